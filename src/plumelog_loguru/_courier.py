@@ -1,0 +1,625 @@
+"""The courier: the one task that decides what goes to Redis next, and what goes to the disk instead.
+
+A record's road forks here and nowhere else:
+
+- Redis answers: the queue's content goes as one batch, one in flight, under the live lane's next identity; where
+  nothing is due, or after ten live batches in a row, a row of the spool goes.
+- An attempt fails: again, with exponential backoff and full jitter, under the same identity. When the retries are
+  exhausted, or the queue is under pressure, or the sink is closing, the batch goes to the spool with its identity,
+  its lane is frozen, and the breaker opens.
+- The breaker is open: what is due goes straight to the spool, and one attempt is made whenever a probe is due. The
+  probe is the next waiting row itself; a lane makes that harmless. The first success closes the breaker.
+- There is no spool: the batch stays in memory, and is the probe.
+
+Everything here runs in the loop thread, so nothing needs a lock. `_step` looks at the state and does one thing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ._batch import MAX_BATCH_BYTES, AttemptedBy, Batch, BatchId
+from ._clock import Clock
+from ._delivery import (
+    AlreadyApplied,
+    Breaker,
+    BreakerState,
+    Failed,
+    Failure,
+    FailureKind,
+    Fenced,
+    LiveLane,
+    Outcome,
+    Sender,
+    full_jitter_delay,
+    new_dice,
+)
+from ._facts import EventKind, RedisState
+from ._handoff import Batcher, HandOff
+from ._ledger import Ledger
+from ._replayer import Replayer
+from ._runtime import Signal
+from ._settings import PlumelogSettings
+from ._spool import Block, SpoolKeeper
+
+_NEVER = 1 << 62
+_LIVE_BATCHES_BEFORE_A_ROW = 10
+_NO_ROOM_POLL_SECONDS = 0.02
+_UNREADABLE_PAUSE_SECONDS = 1.0
+
+
+class Tell(Protocol):
+    """Passes an event on to the hooks."""
+
+    def __call__(self, kind: EventKind, *, records: int = 0, reason: str = "", detail: str = "") -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Head:
+    """The live batch whose delivery has begun: at most one."""
+
+    batch: Batch
+    origin: Block | None = None  # the block that came back from a spool that is none
+    tries: int = 0
+    not_before: float = 0.0  # monotonic seconds
+
+    @property
+    def records(self) -> int:
+        return len(self.batch.values)
+
+
+class Courier:
+    """Takes batches from the hand-off to Redis or to the spool, and rows from the spool to Redis.
+
+    It outlives the loop: when the sink stops and starts again, or the loop had to be restarted, `run` continues
+    with the batch that was in hand.
+    """
+
+    def __init__(
+        self,
+        settings: PlumelogSettings,
+        *,
+        handoff: HandOff,
+        ledger: Ledger,
+        clock: Clock,
+        tell: Tell,
+        report: Callable[[str, str], None],
+    ) -> None:
+        self.settings = settings
+        self._handoff = handoff
+        self._ledger = ledger
+        self._clock = clock
+        self._tell = tell
+        self._report = report
+        self._dice = new_dice()
+        self._batcher = Batcher(settings.batch_size, settings.batch_interval_seconds)
+        self._breaker = Breaker(
+            probe_interval_seconds=settings.health_check_interval_seconds,
+            operator_cap_seconds=settings.retry_backoff_max_seconds,
+            clock=clock,
+            dice=self._dice,
+        )
+        self._lane = LiveLane(settings.lane_ttl_seconds, clock)
+        self._head: Head | None = None
+        self._returned: deque[Block] = deque()  # from a spool that turned out to be none
+        # Heads and blocks that left the queue and are neither in Redis nor in the spool yet. Callers add to it too.
+        self._on_the_way: set[Head | Block] = set()
+        self._contacted = False
+        self._last_kind = FailureKind.TRANSIENT
+        self.last_error: str | None = None
+        self._busy = False  # an attempt is under way, or its backoff
+        self._pressed = False  # the queue had to be relieved while we were busy
+        self._spooling = False  # said so to the hooks
+        self._hurry = False  # the sink is closing: what fails once goes to the spool
+        self._flush_upto = 0  # a drain waits for the queue's first so many records
+        self._live_in_a_row = 0
+        self._replay_failures = 0
+        self._replay_not_before = 0.0
+        self._replayed_since_told = 0
+        self._signal = Signal()
+        self._changed = Signal()
+        self._keeper: SpoolKeeper
+        self._replayer: Replayer | None = None
+
+    # ---------------------------------------------------------------- facts, from any thread
+
+    @property
+    def redis_state(self) -> RedisState:
+        """What we know of Redis."""
+        if self._breaker.state is BreakerState.CLOSED and self._contacted:
+            return "up"
+        return "refusing" if self._last_kind is not FailureKind.TRANSIENT else "down"
+
+    def expect(self, block: Block) -> None:
+        """A caller is about to give this block to the spool thread."""
+        self._on_the_way.add(block)
+
+    # ---------------------------------------------------------------- the loop thread
+
+    def wake(self) -> None:
+        """The queue holds what we asked to be woken for."""
+        self._signal.set()
+        if self._busy:
+            self._relieve()
+
+    def apply(self, settings: PlumelogSettings) -> None:
+        """Use other settings from now on."""
+        self.settings = settings
+        self._batcher.batch_size = settings.batch_size
+        self._batcher.interval_seconds = settings.batch_interval_seconds
+        self._signal.set()
+
+    async def run(self, sender: Sender, keeper: SpoolKeeper) -> None:
+        """Work until cancelled."""
+        self._signal, self._changed = Signal(), Signal()  # what waits in an earlier loop is gone with it
+        self._sender, self._keeper = sender, keeper
+        self._hurry = False
+        # A row that an earlier loop had in hand is in the spool too, and is asked for again.
+        keeper.rewind()
+        self._replayer = Replayer(
+            keeper, sender, ledger=self._ledger, clock=self._clock, lane_ttl_seconds=self.settings.lane_ttl_seconds
+        )
+        await self._make_contact()
+        while True:
+            await self._step()
+
+    async def _make_contact(self) -> None:
+        """Open a connection before the first batch needs it, and learn whether Redis is there."""
+        self._become_busy()
+        self._probed(await self._sender.probe())
+
+    async def _step(self) -> None:
+        """Look at the state, and do the one thing that comes next."""
+        if self._head is None:
+            self._head = self._take_back() or self._cut_if_due()
+        if self._head is not None:
+            await self._deliver_head(self._head)
+        elif self._breaker.state is BreakerState.OPEN:
+            await self._wait_for_redis()
+        elif self._row_may_go():
+            await self._replay_row()
+        else:
+            await self._rest()
+
+    # --- live batches
+
+    def _cut_if_due(self) -> Head | None:
+        """Take a batch from the queue if one is due and may go to Redis now."""
+        is_open = self._breaker.state is BreakerState.OPEN
+        if (is_open and self._keeper.usable) or (self._live_in_a_row >= _LIVE_BATCHES_BEFORE_A_ROW and self._row_may_go()):
+            return None
+        if not self._due():
+            return None
+        values = self._handoff.take()
+        self._batcher.cut()
+        return self._begin(Batch(self._lane.next_id(), tuple(values))) if values else None
+
+    def _due(self) -> bool:
+        handoff = self._handoff
+        return self._batcher.due(
+            depth=handoff.depth,
+            size_bytes=handoff.queued_bytes,
+            now=self._clock.monotonic(),
+            flush=self._hurry or handoff.left_count() < self._flush_upto,
+        )
+
+    def _take_back(self) -> Head | None:
+        """What could not be spooled is delivered from memory, oldest first."""
+        if not self._returned or (self._breaker.state is BreakerState.OPEN and self._keeper.usable):
+            return None
+        block = self._returned.popleft()
+        batch = block.batch or Batch(self._lane.next_id(), tuple(block.values[block.written :]))
+        return self._begin(batch, block)
+
+    def _begin(self, batch: Batch, origin: Block | None = None) -> Head:
+        head = Head(batch, origin)
+        self._on_the_way.add(head)
+        return head
+
+    async def _deliver_head(self, head: Head) -> None:
+        now = self._clock.monotonic()
+        if self._breaker.state is BreakerState.OPEN:
+            if self._spill(head):
+                return
+            if (wait := self._breaker.seconds_until_probe()) > 0:
+                self._become_busy()
+                await self._wait(now + min(wait, _NO_ROOM_POLL_SECONDS if self._keeper.usable else wait))
+                return
+        elif head.not_before > now and not self._hurry and not self._pressed:
+            self._become_busy()
+            await self._wait(head.not_before)
+            return
+        await self._attempt(head)
+
+    async def _attempt(self, head: Head) -> None:
+        self._become_busy()
+        if head.tries:
+            self._ledger.retries += 1
+        repeated = head.batch.attempted_by is not AttemptedBy.NOBODY
+        attempted, head.batch = head.batch, self._sender.stamped(head.batch)
+        outcome = await self._sender.send(attempted)
+        # The fall-back may have changed how the batch was attempted; stamp what really happened.
+        head.batch = self._sender.stamped(head.batch)
+        head.tries += 1
+        if isinstance(outcome, Failed):
+            if not outcome.failure.in_doubt and not repeated:
+                head.batch = attempted
+            self._attempt_failed(head, outcome.failure)
+        elif isinstance(outcome, Fenced):
+            head.batch = Batch(BatchId(str(head.batch.id), 1), head.batch.values)
+        else:
+            self._attempt_worked(head, outcome, repeated)
+
+    def _attempt_worked(self, head: Head, outcome: Outcome, repeated: bool) -> None:
+        assert not isinstance(outcome, (Failed, Fenced))
+        self._redis_is_up()
+        applied_now = not isinstance(outcome, AlreadyApplied)
+        if self._sender.delivery == "exactly_once":
+            reading = self._lane.acknowledged(
+                head.batch.id,
+                head.records,
+                found=outcome.last_found,
+                applied_now=applied_now,
+                repeated=repeated,
+            )
+            if reading.shared:
+                self._report(
+                    "lane-shared",
+                    f"another process pushes as this one does (lane {head.batch.id.lane}): was this machine copied while "
+                    "it ran? A batch is pushed again in a lane of its own",
+                )
+                head.batch = Batch(self._lane.next_id(), head.batch.values)
+                return
+            if reading.lost_records:
+                self._ledger.server_lost += reading.lost_records
+                sentence = f"Redis has forgotten what it acknowledged: {reading.lost_range}, at most {reading.lost_records} records"
+                self._report("server-lost", sentence)
+                self._tell("server_lost_data", records=reading.lost_records, detail=reading.lost_range)
+        elif repeated:
+            self._ledger.possibly_doubled += head.records
+        if not applied_now:
+            self._ledger.already_applied += 1
+        self._ledger.delivered(head.records)
+        self._live_in_a_row += 1
+        self._pressed = False
+        self._settled(head)
+
+    def _attempt_failed(self, head: Head, failure: Failure) -> None:
+        self._note(failure)
+        patient = (
+            failure.kind is FailureKind.TRANSIENT
+            and head.tries <= self.settings.retry_count
+            and not self._hurry
+            and not self._pressed
+            and self._breaker.state is BreakerState.CLOSED
+        )
+        if patient:
+            head.not_before = self._clock.monotonic() + full_jitter_delay(
+                head.tries,
+                self.settings.retry_backoff_base_seconds,
+                self.settings.retry_backoff_max_seconds,
+                self._dice,
+            )
+        else:
+            self._redis_is_down(failure)
+
+    def _spill(self, head: Head) -> bool:
+        """Give the head to the spool under its identity; its lane is never used again. False: no room now."""
+        if not self._keeper.has_room():
+            return False
+        block = head.origin or Block(head.batch.values)
+        block.batch = head.batch
+        self._keeper.offer(block, from_loop=True)
+        self._on_the_way.add(block)
+        self._on_the_way.discard(head)
+        self._lane.freeze()
+        self._head = None
+        self._pressed = False
+        return True
+
+    def _settled(self, head: Head) -> None:
+        self._head = None
+        self._on_the_way.discard(head)
+        if head.origin is not None:
+            self._on_the_way.discard(head.origin)
+        self._changed.set()
+
+    # --- while Redis is away
+
+    async def _wait_for_redis(self) -> None:
+        if self._keeper.usable and self._due():
+            if self._may_offer_queue():
+                self._offer_queue()
+                return
+            await self._idle(self._clock.monotonic() + _NO_ROOM_POLL_SECONDS)
+            return
+        wait = self._breaker.seconds_until_probe()
+        if wait > 0:
+            await self._rest(self._clock.monotonic() + wait)
+            return
+        self._become_busy()
+        replayer = self._replayer
+        assert replayer is not None
+        row = await replayer.fetch() if self._ledger.settled.spooled else None
+        if row is None:
+            self._probed(await self._sender.probe())
+        elif (failure := await replayer.deliver(row)) is not None:
+            self._note(failure)
+            self._redis_is_down(failure)
+        else:
+            self._replayed(row.records)
+            self._redis_is_up()
+
+    def _probed(self, outcome: object) -> None:
+        if isinstance(outcome, Failed):
+            self._note(outcome.failure)
+            self._redis_is_down(outcome.failure)
+        else:
+            self._redis_is_up()
+
+    def _may_offer_queue(self) -> bool:
+        # Where the spool thread does not keep up, only callers hand over, who pause for it.
+        return self._keeper.has_room() and not self._keeper.pause_seconds()
+
+    def _offer_queue(self) -> None:
+        values = self._handoff.take()
+        self._batcher.cut()
+        if values:
+            block = Block(values)
+            self._on_the_way.add(block)
+            self._keeper.offer(block, from_loop=True)
+
+    def _relieve(self) -> None:
+        """The queue fills while an attempt is under way: move its oldest records to the spool."""
+        while self._over_mark() and self._may_offer_queue():
+            self._pressed = True
+            self._offer_queue()
+        self._watch_pressure()
+
+    def _over_mark(self) -> bool:
+        bounds = self._handoff.bounds
+        return (
+            self._handoff.depth >= max(1, bounds.max_records * 3 // 4)
+            or self._handoff.queued_bytes >= bounds.max_bytes * 3 // 4
+        )
+
+    def _become_busy(self) -> None:
+        self._busy = True
+        if self._over_mark() and self._breaker.state is BreakerState.OPEN:
+            self._relieve()
+        self._watch_pressure()
+
+    def _watch_pressure(self) -> None:
+        bounds = self._handoff.bounds
+        if self._may_offer_queue():
+            self._handoff.wake_when(records=max(1, bounds.max_records * 3 // 4), size_bytes=bounds.max_bytes * 3 // 4)
+        else:
+            self._handoff.wake_when(records=_NEVER)
+
+    # --- rows of the spool
+
+    def _row_may_go(self) -> bool:
+        return (
+            not self._hurry
+            and self._ledger.settled.spooled > 0
+            and self._clock.monotonic() >= self._replay_not_before
+        )
+
+    async def _replay_row(self) -> None:
+        self._become_busy()
+        self._live_in_a_row = 0
+        replayer = self._replayer
+        assert replayer is not None
+        row = await replayer.fetch()
+        if row is None:
+            # All that is spooled is on its way to us, or cannot be read now.
+            self._replay_not_before = self._clock.monotonic() + _UNREADABLE_PAUSE_SECONDS
+            return
+        failure = await replayer.deliver(row)
+        now = self._clock.monotonic()
+        if failure is None:
+            self._replay_failures = 0
+            self._redis_is_up()
+            self._replayed(row.records)
+            return
+        self._note(failure)
+        self._replay_failures += 1
+        if failure.kind is FailureKind.TRANSIENT and self._replay_failures <= self.settings.retry_count:
+            self._replay_not_before = now + full_jitter_delay(
+                self._replay_failures,
+                self.settings.retry_backoff_base_seconds,
+                self.settings.retry_backoff_max_seconds,
+                self._dice,
+            )
+        else:
+            self._redis_is_down(failure)
+
+    def _replayed(self, records: int) -> None:
+        if self.settings.replay_rate:
+            self._replay_not_before = self._clock.monotonic() + records / self.settings.replay_rate
+        if not self._replayed_since_told:
+            self._tell("replaying", records=self._ledger.settled.spooled + records)
+        self._replayed_since_told += records
+        if not self._ledger.settled.spooled:
+            self._tell("drained", records=self._replayed_since_told)
+            self._replayed_since_told = 0
+            self._spooling = False
+        self._changed.set()
+
+    # --- waiting
+
+    async def _rest(self, until: float | None = None) -> None:
+        """Nothing is to be done: wait for the queue, the age of what is in it, the replay's turn, or ``until``."""
+        handoff = self._handoff
+        due_at = self._batcher.due_at()
+        records = 1 if due_at is None else self.settings.batch_size
+        handoff.wake_when(records=records, size_bytes=MAX_BATCH_BYTES)
+        if handoff.depth >= records or handoff.queued_bytes >= MAX_BATCH_BYTES:
+            self._due()  # came before the line above, and so woke nobody: its age counts from now
+            return
+        ends = [end for end in (until, due_at) if end is not None]
+        if self._ledger.settled.spooled and self._breaker.state is BreakerState.CLOSED and not self._hurry:
+            ends.append(self._replay_not_before)
+        await self._idle(min(ends, default=None))
+
+    async def _idle(self, until: float | None) -> None:
+        self._busy = False
+        await self._wait(until)
+
+    async def _wait(self, until: float | None) -> None:
+        self._signal.clear()
+        await self._signal.wait(None if until is None else until - self._clock.monotonic())
+
+    # --- Redis's state
+
+    def _redis_is_up(self) -> None:
+        was_up = self.redis_state == "up"
+        self._breaker.reset()
+        self._contacted = True
+        self._replay_failures = 0
+        if not was_up:
+            self._tell("up")
+
+    def _redis_is_down(self, failure: Failure) -> None:
+        was_closed = self._breaker.state is BreakerState.CLOSED
+        self._last_kind = failure.kind
+        # A batch that is refused for itself must not be attempted in a tight loop either.
+        kind = FailureKind.OPERATOR if failure.kind is FailureKind.REFUSED else failure.kind
+        self._breaker.trip(kind)
+        if was_closed:
+            self._tell("down", reason=failure.code, detail=failure.detail)
+        if failure.kind is FailureKind.OPERATOR:
+            self._report(
+                f"refused-{failure.code}", f"Redis refuses records, and somebody must act: {failure.detail}"
+            )
+        else:
+            self._report("down", f"Redis does not take records ({failure.detail}); they go to the spool")
+
+    def _note(self, failure: Failure) -> None:
+        self.last_error = failure.detail or failure.code
+
+    # ---------------------------------------------------------------- what the spool thread tells
+
+    def on_spool_opened(self, part_id: str, adopted: int) -> None:
+        if adopted:
+            self._ledger.adopted(part_id, adopted)
+        self._replay_not_before = 0.0
+        self._signal.set()
+
+    def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
+        self.last_error = reason
+        self._returned.extend(returned)
+        self._signal.set()
+        self._changed.set()
+
+    def on_stored(self, part_id: str, block: Block, records: int, done: bool) -> None:
+        self._ledger.spooled(part_id, records)
+        if not self._spooling:
+            self._spooling = True
+            self._tell("spooling", records=records)
+        if not self.settings.replay_rate and not self._replay_failures:
+            self._replay_not_before = 0.0  # the pause was for want of rows
+        if self._breaker.state is BreakerState.CLOSED:
+            self._signal.set()
+        if done:
+            self._on_the_way.discard(block)
+        self._changed.set()
+
+    def on_spool_loss(self, part_id: str, records: int, reason: str) -> None:
+        self._ledger.spool_lost(part_id, records, reason)
+        self._lost(records, reason)
+
+    def on_refused(self, part_id: str, block: Block, records: int, done: bool) -> None:
+        self._ledger.dropped(records, "spool_full")
+        if done:
+            self._on_the_way.discard(block)
+        self._lost(records, "spool_full")
+
+    def on_part_lost(self, part_id: str, reason: str) -> None:
+        held = self._replayer.in_hand if self._replayer is not None else None
+        lost = self._ledger.settled.spooled_by_part.get(part_id, 0)
+        if held is not None and held.part_id == part_id:
+            lost -= held.records  # it is in our hands, and is delivered from them
+        if lost > 0:
+            self._ledger.spool_lost(part_id, lost, reason)
+            self._lost(lost, reason)
+
+    def _lost(self, records: int, reason: str) -> None:
+        self._report(f"dropped-{reason}", f"{records} records are lost: {reason}")
+        self._tell("dropped", records=records, reason=reason)
+        self._changed.set()
+
+    # ---------------------------------------------------------------- draining and closing
+
+    async def settle(self, watermark: int, until: float | None) -> bool:
+        """Wait until the queue's first ``watermark`` records are in Redis or in the spool.
+
+        Args:
+            watermark: a count as of `HandOff.put_count`.
+            until: monotonic seconds; None also ends when neither Redis nor the spool takes records.
+
+        Returns:
+            Whether they are.
+        """
+        self._flush_upto = max(self._flush_upto, watermark)
+        self._signal.set()
+        while self._handoff.left_count() < watermark or self._handoff.shifting:
+            if not await self._progress(until):
+                return False
+        waiting = set(self._on_the_way)
+        while waiting & self._on_the_way:
+            if not await self._progress(until):
+                return False
+        return True
+
+    async def _progress(self, until: float | None) -> bool:
+        """Wait a little for something to change; False when the time is up, or nothing can change."""
+        now = self._clock.monotonic()
+        if until is not None and now >= until:
+            return False
+        if until is None and self._nothing_takes_records():
+            return False
+        self._changed.clear()
+        # What callers do is not told to us, so look again soon in any case.
+        await self._changed.wait(0.02 if until is None else min(0.02, until - now))
+        return True
+
+    def _nothing_takes_records(self) -> bool:
+        return self._breaker.state is BreakerState.OPEN and not self._keeper.takes_records
+
+    def hurry(self) -> None:
+        """The sink is closing: no backoff, no replay; what fails once goes to the spool."""
+        self._hurry = True
+        self._signal.set()
+
+    def spool_the_rest(self, keeper: SpoolKeeper | None = None) -> None:
+        """After `run` has ended: give everything that is left to the spool, if there is one."""
+        self._keeper = keeper or self._keeper
+        if self._head is not None:
+            self._spill(self._head)
+        while self._handoff.depth and self._keeper.has_room():
+            self._offer_queue()
+
+    def remains(self) -> int:
+        """Records that are in memory and on no way out."""
+        return (
+            self._handoff.depth
+            + (self._head.records if self._head else 0)
+            + sum(len(block.values) - block.written for block in self._returned)
+        )
+
+    def abandon(self, reason: str) -> int:
+        """Count everything that is left as lost; the sink is closed for good."""
+        lost = self.remains()
+        while self._handoff.take():
+            pass
+        self._head = None
+        self._returned.clear()
+        self._on_the_way.clear()
+        if lost:
+            self._ledger.dropped(lost, reason)
+            self._lost(lost, reason)
+        return lost

@@ -1,0 +1,82 @@
+"""One attempt to deliver a batch, by the idempotent script or, where there are no scripts, plainly.
+
+Falling back to plain pushes is a loss of a promise, so it is taken only before the first scripted push of this
+process has worked, only when the server says in so many words that it has no scripts, and never for a batch that a
+script may have applied already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from .._batch import AttemptedBy, Batch
+from .._clock import Clock
+from ._client import AsyncRedisClient
+from ._outcomes import AlreadyApplied, Applied, Failed, Failure, FailureKind, Fenced, Healthy
+
+Outcome = Applied | AlreadyApplied | Fenced | Failed
+
+_HELD_IN_DOUBT = Failure(
+    FailureKind.OPERATOR,
+    "NOSCRIPTING",
+    "a batch that an earlier script may have delivered waits until the server allows EVAL and EVALSHA again",
+    in_doubt=True,
+)
+
+
+class Sender:
+    """Sends batches in the way that this sink may."""
+
+    def __init__(
+        self,
+        client: AsyncRedisClient,
+        delivery: Literal["exactly_once", "at_least_once"],
+        *,
+        clock: Clock,
+        report: Callable[[str, str], None],
+    ) -> None:
+        """``report(kind, sentence)`` tells a person about the fall-back."""
+        self.delivery: Literal["exactly_once", "at_least_once"] = delivery
+        self._client = client
+        self._clock = clock
+        self._report = report
+        self._scripts_have_worked = False
+
+    def stamped(self, batch: Batch) -> Batch:
+        """The batch as it is once it has been attempted now: in doubt, and since when."""
+        by = AttemptedBy.SCRIPT if self.delivery == "exactly_once" else AttemptedBy.PLAIN
+        return replace(batch, attempted_by=by, last_attempt_ms=self._clock.epoch_ms())
+
+    async def send(self, batch: Batch) -> Outcome:
+        """Make one attempt. ``batch.attempted_by`` says what earlier attempts may have done."""
+        if self.delivery == "exactly_once":
+            outcome = await self._client.send_batch(batch)
+            if not self._may_fall_back(outcome):
+                return outcome
+        if batch.attempted_by is AttemptedBy.SCRIPT:
+            return Failed(_HELD_IN_DOUBT)
+        return await self._client.push_plain(batch.values)
+
+    async def probe(self) -> Healthy | Failed:
+        """Try the write path when there is nothing to send."""
+        outcome = await self._client.health_check()
+        if self.delivery == "exactly_once" and self._may_fall_back(outcome):
+            return await self._client.health_check()
+        return outcome
+
+    def _may_fall_back(self, outcome: Outcome | Healthy) -> bool:
+        if not isinstance(outcome, Failed):
+            self._scripts_have_worked = True
+            return False
+        if self._scripts_have_worked or not outcome.failure.scripting_unavailable:
+            return False
+        self.delivery = "at_least_once"
+        self._client.scripted = False
+        self._report(
+            "no-scripts",
+            f"the server allows no scripts ({outcome.failure.detail}); records are pushed plainly, at least once, "
+            "until the user may run EVAL and EVALSHA and the sink is started again",
+        )
+        return True

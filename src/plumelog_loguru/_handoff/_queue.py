@@ -1,0 +1,238 @@
+"""The bounded queue between the threads that log and the loop thread.
+
+Promises:
+
+- ``put`` never waits for a thread of ours. The lock in it is shared by callers only; the loop thread takes
+  records with the deque's own atomic operations. (Our threads run users' ``__del__`` methods when the garbage
+  collector strikes there; those may log, and then wait for a lock that a caller inside ``put`` holds. A lock
+  common to both stopped the program for good.)
+- The bounds, in records and in bytes, hold from the first record on.
+- The loop is woken once for a batch, not once for a record: a wake-up is a system call and costs as much as
+  everything else in ``put`` together.
+
+Every counter has one writer: the callers (under their lock) or the loop thread. Readers add them up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat, starmap
+from typing import Literal, Protocol
+
+from .._batch import MAX_BATCH_BYTES
+
+OverflowPolicy = Literal["drop_oldest", "drop_newest", "block"]
+
+_NEVER = 1 << 62
+_BLOCK_POLL_SECONDS = 0.001
+
+
+class Overflow(Protocol):
+    """Where records go that find the queue full: the spool thread's door, which never waits."""
+
+    def has_room(self) -> bool: ...
+
+    def pause_seconds(self) -> float: ...
+
+    def offer(self, values: list[bytes]) -> None: ...
+
+
+@dataclass(slots=True)
+class Bounds:
+    """How much the queue holds, and what happens when neither it nor the spool has room."""
+
+    max_records: int
+    max_bytes: int
+    policy: OverflowPolicy = "drop_oldest"
+    block_timeout_seconds: float = 1.0
+
+
+class HandOff:
+    """A bounded queue of encoded records with coalesced wake-ups."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._records: deque[bytes] = deque()
+        # Re-entrant: a signal handler that logs may run while its own thread is inside `put`.
+        self._callers = threading.RLock()
+        self._overflow: Overflow | None = None
+        self._wake: Callable[[], None] | None = None
+        self._wake_at_records = 1
+        self._wake_at_bytes = _NEVER
+        self._block_gave_up = False
+        self._closed = False
+        self.shifting = False  # records have left the queue and are not yet known to the overflow
+        # Written by callers, under their lock.
+        self._put_records = 0
+        self._put_bytes = 0
+        self._left_bytes_by_callers = 0
+        self._evicted = 0
+        self._refused_full = 0
+        self._refused_closed = 0
+        # Written by the loop thread.
+        self._left_bytes_by_loop = 0
+
+    # ---------------------------------------------------------------- callers
+
+    def put(self, value: bytes) -> None:
+        """Take in one encoded record, or count why not; never waits for network, disk or our threads."""
+        wake = False
+        with self._callers:
+            if self._closed:
+                self._refused_closed += 1
+                return
+            bounds = self.bounds
+            depth = len(self._records) + 1
+            size = self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop + len(value)
+            if depth > bounds.max_records or size > bounds.max_bytes:
+                if not self._make_room_locked(len(value)):
+                    self._refused_full += 1
+                    return
+                depth = len(self._records) + 1
+            # Counted before it can be taken: what is in memory is never negative.
+            self._put_records += 1
+            self._put_bytes += len(value)
+            self._records.append(value)
+            if depth >= self._wake_at_records or size >= self._wake_at_bytes:
+                self._wake_at_records = self._wake_at_bytes = _NEVER
+                wake = True
+        if wake and self._wake is not None:
+            self._wake()
+
+    def _make_room_locked(self, size_bytes: int) -> bool:
+        """Move the oldest records on, or let the policy decide. False: the new record has no room."""
+        give_up_at: float | None = None
+        while self._is_full_for(size_bytes):
+            if self._shift_locked():
+                continue
+            policy = self.bounds.policy
+            if policy == "drop_oldest":
+                self._evicted += len(self._pop_locked(1))
+            elif policy == "drop_newest" or self._block_gave_up:
+                return False
+            elif give_up_at is None:
+                give_up_at = time.monotonic() + self.bounds.block_timeout_seconds
+            elif time.monotonic() >= give_up_at:
+                # From now on like `drop_newest`, until there is room: a thousand callers must not wait in
+                # turn.
+                self._block_gave_up = True
+            else:
+                time.sleep(_BLOCK_POLL_SECONDS)
+        self._block_gave_up = False
+        return True
+
+    def _shift_locked(self) -> bool:
+        """Hand the oldest records, about one batch of bytes, to the overflow. False: it has no room."""
+        overflow = self._overflow
+        if overflow is None or not overflow.has_room():
+            return False
+        depth = len(self._records)
+        average = max(1, self.queued_bytes // max(1, depth))
+        self.shifting = True
+        try:
+            overflow.offer(self._pop_locked(max(1, min(depth, MAX_BATCH_BYTES // average))))
+        finally:
+            self.shifting = False
+        if (pause := overflow.pause_seconds()) > 0:
+            time.sleep(pause)  # once for a thousand records, so that the spool thread comes to run
+        return True
+
+    def _pop_locked(self, count: int) -> list[bytes]:
+        popped: list[bytes] = []
+        try:
+            # In one step of C: an interrupt between taking a record and keeping it would lose that record.
+            popped.extend(starmap(self._records.popleft, repeat((), count)))
+        except IndexError:
+            pass  # the loop thread took the rest meanwhile
+        self._left_bytes_by_callers += sum(map(len, popped))
+        return popped
+
+    def _is_full_for(self, size_bytes: int) -> bool:
+        bounds = self.bounds
+        return len(self._records) >= bounds.max_records or self.queued_bytes + size_bytes > bounds.max_bytes
+
+    # ---------------------------------------------------------------- the loop thread
+
+    def attach(self, wake: Callable[[], None], overflow: Overflow) -> None:
+        """Connect the running loop and the spool thread; until then records wait in the queue."""
+        self._overflow = overflow
+        self._wake = wake
+
+    def detach(self) -> None:
+        """Let records wait in the queue again."""
+        self._wake = None
+        self._overflow = None
+
+    def wake_when(self, *, records: int, size_bytes: int = _NEVER) -> None:
+        """Ask for one wake-up when the queue holds this much.
+
+        Look at the queue again *after* this call: a record that came before it does not wake anybody.
+        """
+        self._wake_at_bytes = size_bytes
+        self._wake_at_records = records
+
+    def take(self, max_bytes: int = MAX_BATCH_BYTES) -> list[bytes]:
+        """Take the oldest records, at most ``max_bytes`` of them but at least one if there is one."""
+        records = self._records
+        taken: list[bytes] = []
+        size = 0
+        try:
+            while size < max_bytes:
+                value = records.popleft()
+                size += len(value)
+                if size > max_bytes and taken:
+                    records.appendleft(value)
+                    size -= len(value)
+                    break
+                taken.append(value)
+        except IndexError:
+            pass
+        self._left_bytes_by_loop += size
+        return taken
+
+    def close(self) -> None:
+        """Refuse every later record and count it."""
+        self._closed = True
+
+    # ---------------------------------------------------------------- any thread
+
+    @property
+    def depth(self) -> int:
+        """Records that wait."""
+        return len(self._records)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait."""
+        return self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop
+
+    @property
+    def put_count(self) -> int:
+        """Records that were ever put into the queue; also the watermark that a drain waits for."""
+        return self._put_records
+
+    def left_count(self) -> int:
+        """At least this many of the oldest records have left the queue."""
+        put = (
+            self._put_records
+        )  # read first: later arrivals then only make the answer too small, never too big
+        return put - len(self._records)
+
+    @property
+    def evicted(self) -> int:
+        """Records that were in the queue and had to make room."""
+        return self._evicted
+
+    @property
+    def refused_full(self) -> int:
+        """Records for which neither queue nor spool had room."""
+        return self._refused_full
+
+    @property
+    def refused_closed(self) -> int:
+        """Records that came after the sink was closed."""
+        return self._refused_closed

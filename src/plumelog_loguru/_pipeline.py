@@ -1,0 +1,377 @@
+"""One sink's machinery in one process: the queue, the two threads, and their life.
+
+    IDLE ──start()──> RUNNING ──stop()──> IDLE        (a sink that is added again starts anew)
+                         └─────close()──> CLOSED      (final)
+
+The queue, the accounts and the courier live as long as the process; loop thread, spool thread and connections
+live from a start to the next stop. After a fork the child makes a whole new pipeline and touches nothing of
+this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from enum import Enum
+from typing import TypeVar
+
+from ._clock import SYSTEM_CLOCK, Clock
+from ._courier import Courier
+from ._delivery import AsyncRedisClient, Sender
+from ._errors import WrongThreadError
+from ._facts import DrainReport, EventKind, SinkEvent, SinkStats
+from ._handoff import Bounds, HandOff
+from ._hooks import Hooks
+from ._ledger import Ledger
+from ._runtime import LoopThread
+from ._settings import PlumelogSettings
+from ._spool import Block, KeeperOptions, SpoolKeeper
+
+_T = TypeVar("_T")
+_RETRY_START_SECONDS = 1.0
+# Of the time that closing may take, this share, at most this long, is kept for writing to the spool.
+_SPOOLING_SHARE, _SPOOLING_SECONDS_MAX = 0.3, 1.5
+# Releasing threads and connections takes a moment beyond the deadline at worst; then they are left to die.
+_RELEASE_SECONDS = 0.5
+_POLL_SECONDS = 0.002
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+class PipelineState(Enum):
+    """``IDLE -> RUNNING -> IDLE``, and from both to ``CLOSED``."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class _Overflow:
+    """The spool's door as the queue sees it."""
+
+    def __init__(self, keeper: SpoolKeeper, courier: Courier) -> None:
+        self.has_room = keeper.has_room
+        self.pause_seconds = keeper.pause_seconds
+        self._keeper = keeper
+        self._courier = courier
+
+    def offer(self, values: list[bytes]) -> None:
+        if values:
+            block = Block(values)
+            self._courier.expect(block)
+            self._keeper.offer(block, from_loop=False)
+
+
+class Pipeline:
+    """Takes encoded records in, and sees to it that each is in Redis or in the spool."""
+
+    def __init__(
+        self,
+        settings: PlumelogSettings,
+        *,
+        hooks: Hooks,
+        report: Callable[[str, str], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.settings = settings
+        self.state = PipelineState.IDLE
+        self._hooks = hooks
+        self._report = report
+        self._clock = clock
+        self._ledger = Ledger()
+        self.handoff = HandOff(_bounds(settings))
+        self._courier = Courier(
+            settings, handoff=self.handoff, ledger=self._ledger, clock=clock, tell=self._tell, report=report
+        )
+        self._may_spool = True
+        self._loop: LoopThread | None = None
+        self._keeper: SpoolKeeper | None = None
+        self._sender: Sender | None = None
+        self._working: asyncio.Task[None] | None = None
+        # Taken without waiting only: whoever does not get it need not start what is being started.
+        self._starting = threading.Lock()
+        self._start_not_before = 0.0
+        self.own_thread_ids: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.state.value}>"
+
+    # ---------------------------------------------------------------- starting
+
+    def start(self) -> None:
+        """Start the threads, unless they run. Never waits; what cannot start is tried again in a second."""
+        if self.state is not PipelineState.IDLE or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self.state is not PipelineState.IDLE or time.monotonic() < self._start_not_before:
+                return
+            self._start()
+        except Exception as error:
+            # An interpreter that ends starts no threads; `stop` then writes to the spool in its own thread.
+            self._start_not_before = time.monotonic() + _RETRY_START_SECONDS
+            self._courier.last_error = f"no thread could be started: {error}"
+        finally:
+            self._starting.release()
+
+    def _start(self) -> None:
+        loop = LoopThread(
+            self._main, name="plumelog-loop", report=lambda sentence: self._report("loop", sentence)
+        )
+        keeper = self._new_keeper(loop.post)
+        self._ledger.released()
+        self._loop, self._keeper = loop, keeper
+        loop.start()
+        self.handoff.attach(lambda: loop.post(self._courier.wake), _Overflow(keeper, self._courier))
+        self.state = PipelineState.RUNNING
+
+    def _new_keeper(self, post: Callable[[Callable[[], None]], None]) -> SpoolKeeper:
+        settings = self.settings
+        return SpoolKeeper(
+            KeeperOptions(
+                spool_dir=settings.spool_dir if self._may_spool else None,
+                destination=settings.destination,
+                max_bytes=settings.spool_max_bytes,
+                full_policy=settings.spool_full_policy,
+            ),
+            listener=self._courier,
+            post=post,
+            report=self._report,
+            clock=self._clock,
+        )
+
+    async def _main(self) -> None:
+        """What the loop thread does, from its start until it is to end."""
+        loop, keeper = self._loop, self._keeper
+        assert loop is not None and keeper is not None
+        self.own_thread_ids = loop.thread_ids
+        keeper.start()
+        client = AsyncRedisClient(self.settings)
+        self._sender = Sender(client, self.settings.delivery, clock=self._clock, report=self._report)
+        self._ending = asyncio.Event()
+        working = self._working = asyncio.ensure_future(self._courier.run(self._sender, keeper))
+        try:
+            await asyncio.wait([working])  # it works until `_finish` cancels it
+            if not working.cancelled():
+                working.result()  # raises what ended it, and the loop thread starts anew
+            await self._ending.wait()
+        finally:
+            await client.close()
+
+    # ---------------------------------------------------------------- draining and ending
+
+    def drain(self, timeout: float | None) -> DrainReport:
+        """Wait until all that came in is settled, or the time is up.
+
+        Raises:
+            WrongThreadError: called from a thread of the sink's own, where it would wait for itself.
+        """
+        self.forbid_own_threads("drain")
+        return self.begin_drain(timeout).result()
+
+    def begin_drain(self, timeout: float | None) -> Future[DrainReport]:
+        """Start a drain, and give a future for its report."""
+        started, before = self._clock.monotonic(), self.stats()
+        watermark = self.handoff.put_count
+        until = None if timeout is None else started + timeout
+        self.start()
+
+        async def work() -> DrainReport:
+            complete = await self._courier.settle(watermark, until)
+            return self._report_since(started, before, complete)
+
+        if self._loop is None:
+            return _done(self._report_since(started, before, complete=not self._courier.remains()))
+        return self._loop.call(work)
+
+    def stop(self, timeout: float, *, final: bool) -> DrainReport:
+        """Push what is left, spool the rest, and let go of threads, files and connections.
+
+        Args:
+            timeout: seconds for all of it.
+            final: refuse records from now on, and count as lost what found no place.
+        """
+        started, before = self._clock.monotonic(), self.stats()
+        # Nobody starts threads while we stop them. Not waited for without end: a signal handler may close the
+        # sink that its own thread is closing.
+        if not self._starting.acquire(timeout=timeout):
+            return self._report_since(started, before, complete=False)
+        try:
+            if final:
+                self.handoff.close()
+            if self.state is PipelineState.RUNNING:
+                self._end(started, timeout)
+            else:
+                self._spool_without_threads(timeout)
+            left = self._courier.remains()
+            if final:
+                self._courier.abandon("closed")
+            elif left:
+                self._report(
+                    "stopped", f"stopped with {left} records that found no place; they are in memory only"
+                )
+            self.state = PipelineState.CLOSED if final else PipelineState.IDLE
+        finally:
+            self._starting.release()
+        return self._report_since(started, before, complete=not left)
+
+    def _end(self, started: float, timeout: float) -> None:
+        loop, keeper = self._loop, self._keeper
+        assert loop is not None and keeper is not None
+        deadline = started + timeout
+        watermark = self.handoff.put_count
+        push_until = deadline - min(timeout * _SPOOLING_SHARE, _SPOOLING_SECONDS_MAX)
+        finishing = loop.call(lambda: self._finish(watermark, push_until, deadline))
+        try:
+            finishing.result(timeout + _RELEASE_SECONDS)
+        except Exception as error:
+            self._courier.last_error = f"the sink did not end in time: {type(error).__name__}"
+        loop.join(max(0.0, deadline + _RELEASE_SECONDS - self._clock.monotonic()))
+        self.handoff.detach()
+        self.own_thread_ids = frozenset()
+
+    async def _finish(self, watermark: int, push_until: float, deadline: float) -> None:
+        """In the loop thread: settle what can be settled, then end the courier and the spool thread."""
+        courier, keeper, working = self._courier, self._keeper, self._working
+        assert keeper is not None and working is not None
+        courier.hurry()
+        await courier.settle(watermark, push_until)
+        while not working.done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
+            working.cancel()
+            await asyncio.wait([working], timeout=_CANCEL_AGAIN_SECONDS)
+        courier.spool_the_rest()
+        keeper.close(max(0.0, deadline - self._clock.monotonic()))
+        while not keeper.join(0) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)  # a thread can be joined, not awaited
+        await asyncio.sleep(0)  # what the spool thread told last is booked
+        self._ending.set()
+
+    def _spool_without_threads(self, timeout: float) -> None:
+        """Where no thread can be started any more, this one writes to the spool itself."""
+        deadline = self._clock.monotonic() + timeout
+        before = -1
+        while (left := self._courier.remains()) and left != before:
+            before = left
+            told: list[Callable[[], None]] = []
+            keeper = self._keeper = self._new_keeper(told.append)
+            self._ledger.released()
+            self._courier.spool_the_rest(keeper)
+            keeper.close(max(0.0, deadline - self._clock.monotonic()))
+            keeper.run()
+            for tell in told:
+                tell()
+
+    def reconfigure(self, settings: PlumelogSettings) -> None:
+        """Use other settings from now on, where they can change at run time."""
+        self.settings = settings
+        self.handoff.bounds = _bounds(settings)
+        if self._loop is not None:
+            self._loop.post(lambda: self._courier.apply(settings))
+        else:
+            self._courier.apply(settings)
+
+    # ---------------------------------------------------------------- facts
+
+    def stats(self) -> SinkStats:
+        """A consistent picture of this moment; see `_ledger` for why it needs no lock."""
+        courier, keeper, handoff, ledger = self._courier, self._keeper, self.handoff, self._ledger
+        settled = ledger.settled
+        evicted, refused_full, refused_closed = handoff.evicted, handoff.refused_full, handoff.refused_closed
+        accepted = handoff.put_count + refused_full + refused_closed
+        dropped = dict(settled.dropped)
+        for reason, records in (("queue_full", evicted + refused_full), ("closed", refused_closed)):
+            if records:
+                dropped[reason] = dropped.get(reason, 0) + records
+        spooled = settled.spooled
+        oldest_ms = keeper.oldest_ms if keeper is not None and spooled else 0
+        return SinkStats(
+            accepted=accepted,
+            adopted=settled.adopted,
+            delivered=settled.delivered,
+            already_applied=ledger.already_applied,
+            in_memory=accepted
+            + settled.adopted
+            - settled.delivered
+            - spooled
+            - settled.dead_lettered
+            - sum(dropped.values()),
+            spooled=spooled,
+            dead_lettered=settled.dead_lettered,
+            dropped=dropped,
+            possibly_doubled=ledger.possibly_doubled,
+            server_lost=ledger.server_lost,
+            retries=ledger.retries,
+            queue_depth=handoff.depth,
+            spool_bytes=keeper.spool_bytes if keeper is not None and spooled else 0,
+            oldest_spooled_seconds=max(0.0, (self._clock.epoch_ms() - oldest_ms) / 1000)
+            if oldest_ms
+            else 0.0,
+            redis_state=courier.redis_state,
+            delivery=self._sender.delivery if self._sender is not None else self.settings.delivery,
+            durability="degraded" if keeper is not None and keeper.degraded else "memory",
+            last_error=courier.last_error,
+        )
+
+    def forbid_own_threads(self, call: str) -> None:
+        """Refuse a call that would wait for the thread it is made from."""
+        if self.is_own_thread(threading.get_ident()):
+            raise WrongThreadError(
+                f"{call}() was called from one of the sink's own threads (a hook, or a __del__ that ran there) "
+                "and would "
+                "wait for itself; call it from a thread of the application"
+            )
+
+    def is_own_thread(self, thread_id: int) -> bool:
+        """Whether this is a thread of ours."""
+        keeper = self._keeper
+        return (
+            thread_id in self.own_thread_ids
+            or (keeper is not None and thread_id == keeper.thread_id)
+            or self._hooks.is_own_thread(thread_id)
+        )
+
+    def _report_since(self, started: float, before: SinkStats, complete: bool) -> DrainReport:
+        now = self.stats()
+        return DrainReport(
+            delivered=now.delivered - before.delivered,
+            spooled=now.spooled,
+            dropped=sum(now.dropped.values()) - sum(before.dropped.values()),
+            in_memory=now.in_memory,
+            seconds=self._clock.monotonic() - started,
+            complete=complete,
+        )
+
+    def _tell(self, kind: EventKind, *, records: int = 0, reason: str = "", detail: str = "") -> None:
+        self._hooks.tell(SinkEvent(kind, self._clock.epoch_ms() / 1000, records, reason, detail))
+
+    # ---------------------------------------------------------------- fork
+
+    @property
+    def sqlite_lock(self) -> threading.Lock | None:
+        """The lock under which the spool thread calls SQLite; the fork hook takes it first."""
+        return self._keeper.sqlite_lock if self._keeper is not None else None
+
+    def forgo_spool(self) -> None:
+        """Keep records in memory only, for as long as this process lives."""
+        self._may_spool = False
+
+    def leave_in_child(self) -> None:
+        """After a fork, in the child: give up what belongs to the parent, without touching it."""
+        if self._keeper is not None:
+            self._keeper.release_in_child()
+
+
+def _bounds(settings: PlumelogSettings) -> Bounds:
+    return Bounds(
+        max_records=settings.queue_max_size,
+        max_bytes=settings.queue_max_bytes,
+        policy=settings.spool_full_policy,
+        block_timeout_seconds=settings.block_timeout_seconds,
+    )
+
+
+def _done(value: _T) -> Future[_T]:
+    future: Future[_T] = Future()
+    future.set_result(value)
+    return future

@@ -1,0 +1,62 @@
+"""An executor whose threads exist before they are needed.
+
+While an interpreter ends, no thread can be started and :mod:`concurrent.futures` takes no more work, so
+asyncio can no longer resolve a host name: a short script's last records would stay behind. These threads are
+started with the loop and take work until the process is gone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_Job = Callable[[], None]
+
+
+class PrestartedExecutor(ThreadPoolExecutor):
+    """Runs calls in daemon threads of its own; a `ThreadPoolExecutor` by name only, as asyncio demands."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        # The base class is not initialised: nothing of it is used, and its exit hooks would wait for our
+        # threads.
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True)
+            for n in range(1, threads + 1)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def thread_ids(self) -> frozenset[int]:
+        """The identifiers of the threads that run the calls."""
+        return frozenset(worker.ident for worker in self._workers if worker.ident is not None)
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        future: Future[_T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._jobs.put(job)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end after their present call. Never waits: a look-up may hang for half a minute."""
+        for _ in self._workers:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

@@ -1,0 +1,25 @@
+"""The spool: batches on disk, until Redis has them.
+
+    row        a batch as bytes, under a checksum
+    store      rows in order, in a diskcache directory
+    lock       who owns a part
+    part       the share of the directory that one living process owns
+    directory  all parts, of all processes
+
+Everything below the keeper is synchronous and belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from ._directory import PartInfo as PartInfo
+from ._directory import SpoolDirectory as SpoolDirectory
+from ._keeper import Block as Block
+from ._keeper import KeeperOptions as KeeperOptions
+from ._keeper import SpooledRow as SpooledRow
+from ._keeper import SpoolKeeper as SpoolKeeper
+from ._part import Part as Part
+from ._row import CorruptRow as CorruptRow
+from ._row import NewerFormat as NewerFormat
+from ._store import RowKey as RowKey
+from ._store import SpoolError as SpoolError
+from ._store import import_diskcache as import_diskcache

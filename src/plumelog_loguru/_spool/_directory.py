@@ -1,0 +1,223 @@
+"""The spool directory: the parts of all processes that share it.
+
+    <spool_dir>/
+        part-<id>/   of a living process, or left by one that has ended
+        new-<id>/    being made at this moment, or left by a maker that died
+
+A process that starts takes over a free part of its destination before it makes one, so there are never more
+parts than processes that lived at once. Parts of other destinations are left untouched, and shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .._destination import Destination
+from ._lock import LOCKS, is_held
+from ._part import LOCK, QUARANTINE, SPOOL, Part, clear_leftover, read_destination
+from ._store import SpoolError, StoreFacts, look_into
+
+_PART = re.compile("part-[0-9a-f]{16}")
+_NEW = re.compile("new-[0-9a-f]{16}")
+
+_NETWORK_TYPES = frozenset(
+    re.split(" ", "9p afs beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 smb2 smb3 smbfs")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """A part as it looks from outside."""
+
+    id: str
+    owner: Literal["live", "dead"]  # "live" also where that cannot be told
+    destination: Destination | None  # None where part.json cannot be read, or is of a newer version
+    batches: int
+    records: int
+    bytes: int  # of all rows
+    oldest_ms: int | None  # time of the first record of the oldest batch, epoch milliseconds
+    newest_ms: int | None  # time of the last record of the newest batch
+    quarantined: int  # files
+    problem: str | None  # why the counts may be wrong, in one sentence
+
+
+class SpoolDirectory:
+    """The parts in one directory, seen by a process with one destination."""
+
+    def __init__(self, path: Path, destination: Destination) -> None:
+        # Absolute: the application may change its working directory.
+        self.path = Path(os.path.abspath(path))
+        self.destination = destination
+        self.locks = LOCKS
+        self.network: str | None = None  # the type of the network file system that it lies on
+        self._notes: list[str] = []
+
+    @property
+    def adopts(self) -> bool:
+        """Whether parts can be taken over here: only where a lock tells that their owner has ended."""
+        return self.locks and self.network is None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of this directory, a sentence each."""
+        return tuple(self._notes)
+
+    def open(self) -> None:
+        """Make the directory where it is missing, and see what it lies on.
+
+        Raises:
+            SpoolError: it cannot be made or used; the message names the cure.
+        """
+        cure = "set PLUMELOG_SPOOL_DIR to a directory that can be written"
+        if os.path.expandvars(self.path) != str(self.path):
+            # diskcache would expand it once more, and write somewhere else than the locks are.
+            raise SpoolError(f"the path of the spool directory {self.path} contains a $variable; {cure}")
+        try:
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            os.listdir(self.path)
+        except OSError as error:
+            raise SpoolError(
+                f"the spool directory {self.path} cannot be used ({error.strerror}); {cure}"
+            ) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise SpoolError(f"the spool directory {self.path} cannot be written; {cure}")
+        with suppress(OSError):
+            mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+            self.network = network_file_system(os.path.realpath(self.path), mounts)
+        if self.network is not None:
+            self._notes.append(
+                f"the spool directory {self.path} lies on {self.network}, where locks cannot be trusted: "
+                "what ended processes leave there is not taken over; "
+                "set PLUMELOG_SPOOL_DIR to a local directory"
+            )
+
+    def take_or_create(self) -> Part:
+        """Take over a free part of this destination, or else make one.
+
+        Raises:
+            SpoolError: neither is possible.
+        """
+        self.clear_leftovers()
+        return self.take_free() or Part.create(self.path, self.destination)
+
+    def clear_leftovers(self) -> None:
+        """Remove what makers and removers of parts left behind when they died half-way."""
+        if self.adopts:
+            for path in self._paths(_NEW):
+                clear_leftover(path)
+            for path in self._paths(_PART):
+                if not os.path.lexists(path / "part.json"):
+                    clear_leftover(path)
+
+    def take_free(self, exclude: Collection[str] = ()) -> Part | None:
+        """Take over a free part of this destination, if there is one; ``exclude`` holds ids to leave alone.
+
+        Never raises: a part that cannot be opened is noted and left as it is.
+        """
+        for path in self._paths(_PART) if self.adopts else ():
+            if path.name.removeprefix("part-") in exclude:
+                continue
+            try:
+                part = Part.try_take(path, self.destination)
+            except SpoolError as error:
+                self._note(f"what an ended process left cannot be taken over: {error}")
+                continue
+            if part is not None:
+                return part
+        return None
+
+    def survey(self) -> list[PartInfo]:
+        """Look at every part, of whatever destination; changes nothing.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
+        try:
+            os.listdir(self.path)
+        except OSError as error:
+            raise SpoolError(f"the spool directory {self.path} cannot be read ({error.strerror})") from error
+        looked = [(path, _look_at(path)) for path in self._paths(_PART)]
+        # One without a lock and without records was being removed while we looked.
+        return [info for path, info in looked if info.records or os.path.lexists(path / LOCK)]
+
+    def elsewhere(self) -> dict[Destination, int]:
+        """How many records wait in parts that nobody owns and that are meant for another destination."""
+        waiting: Counter[Destination] = Counter()
+        for part in self.survey():
+            if part.destination not in (None, self.destination) and part.owner == "dead" and part.records:
+                waiting[part.destination] += part.records
+        return dict(waiting)
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files in the directory, those of other processes too."""
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
+    def _paths(self, pattern: re.Pattern[str]) -> Iterator[Path]:
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.path)):
+                if pattern.fullmatch(name) and not os.path.islink(self.path / name):
+                    yield self.path / name
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self._notes:
+            self._notes.append(sentence)
+
+
+def _look_at(path: Path) -> PartInfo:
+    # Asked first: what a living owner removes while we look must not seem to have been left behind.
+    owner: Literal["live", "dead"] = "live" if is_held(path / LOCK) else "dead"
+    facts, problem = StoreFacts(0, 0, 0, None, None), None
+    try:
+        if os.path.lexists(path / SPOOL):  # else its maker ended before it had one
+            facts = look_into(path / SPOOL)
+    except SpoolError as error:
+        problem = str(error)
+    destination = read_destination(path)
+    if destination is None:
+        problem = problem or f"{path / 'part.json'} cannot be read by this version"
+    quarantined = 0
+    with suppress(OSError):
+        quarantined = len(os.listdir(path / QUARANTINE))
+    return PartInfo(
+        id=path.name.removeprefix("part-"),
+        owner=owner,
+        destination=destination,
+        batches=facts.batches,
+        records=facts.records,
+        bytes=facts.bytes,
+        oldest_ms=facts.first.first_ms or None if facts.first else None,
+        newest_ms=facts.last.last_ms or None if facts.last else None,
+        quarantined=quarantined,
+        problem=problem,
+    )
+
+
+def network_file_system(path: str, mountinfo: str) -> str | None:
+    """The type of the network file system that a real path lies on, by ``mountinfo``; None: it is local.
+
+    What ``fuse`` mounts is taken for remote, except for what containers without root run on: to adopt nothing
+    costs an operator one command, to adopt what a living process owns would cost records.
+    """
+    best, found = -1, ""
+    for line in mountinfo.splitlines():
+        mount, _, rest = line.partition(" - ")
+        fields = mount.split(" ")
+        if len(fields) < 5 or not rest:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:  # of two mounts on one point the later one is seen
+            best, found = len(point), rest.split(" ")[0]
+    remote = found in _NETWORK_TYPES or (found.startswith("fuse.") and found != "fuse.fuse-overlayfs")
+    return found if remote else None

@@ -1,0 +1,116 @@
+r"""One row of the spool is one batch, with what must be known to deliver it exactly once.
+
+    PLS1 <crc32, 8 hex digits> <header, one line of JSON>\n<value>\n<value>…
+
+The CRC covers everything behind it. It is ours to verify: of single flipped bits in a database, SQLite's own
+integrity check finds few. So the format's number stands in the header too, under the CRC, and not in the
+magic: a flipped bit must never make a damaged row look like one of a newer version.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from zlib import crc32
+
+import orjson
+
+from .._batch import AttemptedBy, Batch, BatchId
+from .._errors import PlumelogError
+
+_T = TypeVar("_T")
+
+FORMAT = 1
+
+_PREFIX_BYTES = len(b"PLS1 01234567 ")
+# Inside a JSON string a quote is always escaped, so neither of these can be met in what a record says.
+_DT_TIME = re.compile(rb'"dtTime": ?(\d{1,15})[,}]')
+_LEVELS = tuple(
+    (level, re.compile(rb'"logLevel": ?"%s"' % level.encode()))
+    for level in ("ERROR", "WARN", "INFO", "DEBUG")
+)
+
+
+class CorruptRow(PlumelogError):
+    """A row is not what was written: only a quarantine is left for it."""
+
+
+class NewerFormat(PlumelogError):
+    """A row is intact, but of a format that this version does not know; it stays where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A batch as it was spooled, and what can be known of it without reading its records."""
+
+    batch: Batch
+    first_ms: int  # dtTime of the first record, epoch milliseconds; 0 if it has none
+    last_ms: int  # dtTime of the last record
+    level: str  # the highest of Plumelog's levels among the records, "" if they have none
+
+
+def encode_row(batch: Batch) -> bytes:
+    """Write a batch as a row.
+
+    Raises:
+        ValueError: a value contains a newline; it would come back as two.
+    """
+    values = batch.values
+    body = b"\n".join(values)
+    if values and body.count(b"\n") != len(values) - 1:
+        raise ValueError("a value contains a newline")
+    header = orjson.dumps(
+        {
+            "format": FORMAT,
+            "lane": batch.id.lane,
+            "seq": batch.id.seq,
+            "count": len(values),
+            "first_ms": _dt_time(values[0]) if values else 0,
+            "last_ms": _dt_time(values[-1]) if values else 0,
+            "level": next((level for level, pattern in _LEVELS if pattern.search(body)), ""),
+            "attempted_by": batch.attempted_by.value,
+            "last_attempt_ms": batch.last_attempt_ms,
+        }
+    )
+    return b"PLS1 %08x %b\n%b" % (crc32(body, crc32(header + b"\n")), header, body)
+
+
+def decode_row(data: bytes) -> Row:
+    """Read what ``encode_row`` wrote.
+
+    Raises:
+        CorruptRow: it is something else, if only by one bit.
+        NewerFormat: it is intact, but written by a newer version.
+    """
+    if data[:_PREFIX_BYTES] != b"PLS1 %08x " % crc32(memoryview(data)[_PREFIX_BYTES:]):
+        raise CorruptRow("a spooled batch does not have the checksum it was written with")
+    line, _, body = data[_PREFIX_BYTES:].partition(b"\n")
+    try:
+        header: dict[str, Any] = orjson.loads(line)
+        if header["format"] > FORMAT:
+            raise NewerFormat(f"a spooled batch has format {header['format']}; this version reads {FORMAT}")
+        values = tuple(body.split(b"\n")) if header["count"] else ()
+        if len(values) != header["count"]:
+            raise ValueError("wrong number of records")
+        identity = BatchId(_of(str, header["lane"]), _of(int, header["seq"]))
+        attempted_by = AttemptedBy(header["attempted_by"])
+        batch = Batch(identity, values, attempted_by, _of(int, header["last_attempt_ms"]))
+        return Row(
+            batch, _of(int, header["first_ms"]), _of(int, header["last_ms"]), _of(str, header["level"])
+        )
+    except (ValueError, KeyError, TypeError) as error:  # intact and yet wrong: not written by us
+        raise CorruptRow(
+            f"a spooled batch has an unreadable header ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _dt_time(value: bytes) -> int:
+    found = _DT_TIME.search(value)
+    return int(found[1]) if found else 0
+
+
+def _of(kind: type[_T], value: object) -> _T:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    return value

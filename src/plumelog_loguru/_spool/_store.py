@@ -1,0 +1,449 @@
+"""The rows of one spool, in the order in which they came, in a diskcache directory.
+
+Promises:
+
+- A row is there until it is deleted: diskcache is a cache, but nothing here is ever evicted, expired or
+  culled.
+- Opening a spool that an enemy wrote runs none of their code: keys are texts and values are bytes, and a
+  pickle is passed by without being read (CVE-2025-69872).
+- A failed call has changed nothing, and no call waits longer than about a second: ``retry=True`` waits for
+  ever.
+- Files that were deleted or replaced under us are noticed. SQLite itself goes on writing into the void.
+
+Assumes that one thread makes every call, and that the caller holds the lock of the part in which the store
+lies: nobody else writes here. Rows keep SQLite's own order (rowid); their keys carry a counter that rises in
+that order and never comes from a clock, and the sizes, so that totals are known without reading a value.
+
+This is the only module that knows diskcache, and imports it late: that also pulls in Django, where Django is
+installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import PlumelogError
+from ._row import CorruptRow, NewerFormat, Row, decode_row
+
+if TYPE_CHECKING:
+    import diskcache
+
+DATABASE = "cache.db"  # diskcache's name for it
+FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
+
+_TIMEOUT_SECONDS = 1.0
+_READ_AHEAD = 100  # keys
+_MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is given up
+
+# Settings live in the database and the next opener's win, so all of them are given at every opening.
+_SETTINGS: dict[str, int | str] = {
+    "eviction_policy": "none",
+    "cull_limit": 0,
+    "size_limit": 2**62,
+    "statistics": 0,
+    "tag_index": 0,
+    "disk_min_file_size": 2**31 - 1,  # values above it would go into files of their own, without any fsync
+    "disk_pickle_protocol": 4,  # nothing is pickled
+    "sqlite_journal_mode": "wal",
+    "sqlite_synchronous": 1,
+    "sqlite_auto_vacuum": 1,  # give disk space back as rows are delivered
+    "sqlite_mmap_size": 0,  # reading a mapped file that was truncated is SIGBUS
+    "sqlite_cache_size": 256,  # pages; the default adds 34 MiB to the process
+    "sqlite_wal_autocheckpoint": 256,  # pages, so 1 MiB: the log stays about as large as the largest row
+}
+
+
+class SpoolError(PlumelogError):
+    """The disk did not do what was asked; nothing was changed."""
+
+
+class SpoolVanished(SpoolError):
+    """The spool's files were deleted or replaced while it was open; what was in them is gone from here."""
+
+
+class SpoolDamaged(SpoolError):
+    """The database is not one that can be read."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """The place of a row in the order of its part, and its size when it was first written."""
+
+    counter: int
+    records: int
+    size: int  # bytes
+
+    def __str__(self) -> str:
+        return f"{self.counter:016d}.{self.records}.{self.size}"
+
+    @classmethod
+    def parse(cls, text: object) -> RowKey | None:
+        """Read what ``str`` wrote; None for anything else."""
+        found = _KEY.fullmatch(text) if isinstance(text, str) else None
+        return cls(*map(int, found.groups())) if found else None
+
+
+_KEY = re.compile(r"([0-9]{16})\.([0-9]{1,9})\.([0-9]{1,10})")
+
+
+@cache
+def import_diskcache() -> tuple[Callable[[str], diskcache.Cache], type[Exception]]:
+    """Import diskcache; returns what opens a directory with it, and the error that tells of a time-out."""
+    import diskcache
+
+    class BytesDisk(diskcache.Disk):
+        def put(self, key: Any) -> tuple[Any, bool]:
+            if type(key) is not str:
+                raise TypeError("a key of the spool is a text")
+            return key, True
+
+        def get(self, key: Any, raw: Any) -> Any:
+            # None stands for a key that is not ours: raising would end the walk over all the others.
+            return key if raw == 1 and type(key) is str else None
+
+        def store(self, value: Any, read: Any, key: Any = None) -> tuple[int, int, str | None, Any]:
+            if type(value) is not bytes or read:
+                raise TypeError("a value of the spool is bytes")
+            return super().store(value, False, key)
+
+        def fetch(self, mode: Any, filename: Any, value: Any, read: Any) -> Any:
+            if mode != _MODE_RAW or type(value) is not bytes:
+                raise CorruptRow("a row of the spool holds something else than bytes")
+            return value
+
+    class SpoolCache(diskcache.Cache):
+        def __init__(self, directory: str) -> None:
+            try:
+                super().__init__(directory, timeout=_TIMEOUT_SECONDS, disk=BytesDisk, **_SETTINGS)
+            except BaseException:
+                self.close()  # or a connection is left to the garbage collector
+                raise
+
+    return SpoolCache, diskcache.Timeout
+
+
+_MODE_RAW = 1
+
+
+class Store:
+    """Rows on disk: append, walk, read, delete."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store in this directory, or make it.
+
+        Raises:
+            SpoolDamaged: there is something that is no readable database of ours.
+            SpoolError: it cannot be opened now.
+        """
+        self.path = path
+        self.batches = 0
+        self.records = 0
+        self.bytes = 0  # of all rows, as they were first written
+        self.foreign = 0  # entries that we did not write or cannot reach: never touched
+        self._newest = 0  # counter
+        self._ahead: list[RowKey] = []  # the oldest rows there are, in order, as far as they have been read
+        self._read_up_to = 0  # counter
+        self._walk: Iterator[RowKey] | None = None
+        self._check_each = False
+        self._cache: diskcache.Cache | None = None
+        open_cache, self._timed_out = import_diskcache()
+        try:
+            _prepare_files(path)
+            self._identity = _identity(path)
+            _check_writable(path)
+            self._cache = open_cache(str(path))
+            # Held here as well: diskcache keeps it in a thread-local, and a fork clears those of other
+            # threads in the child, which would close it there.
+            self._connection = self._cache._con
+            # A key with a flipped bit may be no UTF-8; it must not end the walk over all the others.
+            self._connection.text_factory = _decode_leniently
+            wrong = [name for name, value in _SETTINGS.items() if getattr(self._cache, name) != value]
+            if wrong:
+                raise SpoolDamaged(f"the spool {path} does not keep its settings ({', '.join(wrong)})")
+            self._count()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, PlumelogError) or not isinstance(error, Exception):
+                raise
+            raise self._translated(error, "opened", opening=True) from error
+
+    # ---------------------------------------------------------------- writing
+
+    def append(self, row: bytes, records: int) -> RowKey:
+        """Add a row behind all others."""
+        self._newest += 1  # also if it fails: a counter is never used twice
+        key = RowKey(self._newest, records, len(row))
+        with self._careful("written") as spool:
+            spool.set(str(key), row)
+        self.batches += 1
+        self.records += key.records
+        self.bytes += key.size
+        return key
+
+    def replace(self, key: RowKey, row: bytes) -> None:
+        """Put another text in a row's place; it stays where it is in the order."""
+        with self._careful("written") as spool:
+            spool.set(str(key), row)
+
+    def delete(self, key: RowKey) -> None:
+        """Delete a row; no harm is done if it is gone."""
+        with self._careful("written") as spool:
+            deleted = spool.delete(str(key))
+        self._forget(key, counted=deleted)
+
+    def pass_by(self, key: RowKey) -> None:
+        """Take a row that was peeked at for gone, though its files keep it until the next opening."""
+        self._forget(key, counted=False)
+
+    def _forget(self, key: RowKey, *, counted: bool) -> None:
+        place = bisect_left(self._ahead, key)
+        if place < len(self._ahead) and self._ahead[place] == key:
+            del self._ahead[place]
+            counted = True
+        if counted:
+            self.batches -= 1
+            self.records -= key.records
+            self.bytes -= key.size
+
+    # ---------------------------------------------------------------- reading
+
+    def peek(self, after: RowKey | None = None) -> RowKey | None:
+        """The oldest row, or the oldest behind ``after`` (which may be gone already)."""
+        while True:
+            place = 0 if after is None else bisect_right(self._ahead, after)
+            if place < len(self._ahead):
+                return self._ahead[place]
+            if not self._read_ahead():
+                return None
+
+    def read(self, key: RowKey) -> bytes:
+        """The text of a row.
+
+        Raises:
+            CorruptRow: it cannot be found or read, though its key is there.
+        """
+        try:
+            with self._careful("read") as spool:
+                row = spool.get(str(key))
+        except SpoolDamaged as error:
+            raise CorruptRow(str(error)) from error
+        if row is None:
+            raise CorruptRow(f"row {key} of the spool {self.path} cannot be found")
+        return row
+
+    def close(self) -> None:
+        """Close the files. Never raises; the totals stay readable."""
+        spool, self._cache, self._walk = self._cache, None, None
+        if spool is not None:
+            with suppress(sqlite3.Error):
+                spool.close()
+
+    # ---------------------------------------------------------------- inside
+
+    def _count(self) -> None:
+        """Add up what is there."""
+        for self._check_each in (False, True):
+            self.batches = self.records = self.bytes = 0
+            try:
+                for key in self._keys():
+                    self._newest = key.counter
+                    self.batches += 1
+                    self.records += key.records
+                    self.bytes += key.size
+                return
+            except SpoolDamaged:
+                # A flipped bit in a key is the likely reason. Then the index does not know that key: look up
+                # each.
+                if self._check_each:
+                    raise
+
+    def _keys(self) -> Iterator[RowKey]:
+        """All keys as they rise. In a damaged database SQLite can walk in a circle; this never does."""
+        spool = self._cache
+        assert spool is not None
+        newest, foreign = 0, 0
+        for text in spool:  # by rowid; iterkeys() is quadratic
+            key = RowKey.parse(text)
+            if key is None or (self._check_each and text not in spool):
+                foreign += 1
+                if foreign > _MOST_FOREIGN:
+                    raise SpoolDamaged(f"the spool {self.path} is full of entries that are not ours")
+                continue
+            if key.counter <= newest:
+                raise SpoolDamaged(f"the rows of the spool {self.path} are out of order")
+            newest = key.counter
+            yield key
+        self.foreign = foreign
+
+    def _read_ahead(self) -> bool:
+        """Read some more keys into ``_ahead``. False: it reaches to the newest row."""
+        while self._read_up_to < self._newest:
+            with self._careful("read"):
+                fresh = self._walk is None
+                if self._walk is None:
+                    # All older rows that are still there are in `_ahead`: passing them costs little.
+                    self._walk = (key for key in self._keys() if key.counter > self._read_up_to)
+                keys = list(islice(self._walk, _READ_AHEAD))
+            if len(keys) < _READ_AHEAD:
+                self._walk = None  # it ends at what was the newest row when it began
+            if keys:
+                self._ahead += keys
+                self._read_up_to = keys[-1].counter
+                return True
+            if fresh:
+                self._read_up_to = self._newest
+        return False
+
+    @contextmanager
+    def _careful(self, doing: str) -> Iterator[diskcache.Cache]:
+        """Make a call on the cache: foreign errors become ours, a failed call leaves nothing half-done."""
+        if self._cache is None:
+            raise SpoolError(f"the spool {self.path} is closed")
+        try:
+            yield self._cache
+        except (self._timed_out, sqlite3.Error, OSError, UnicodeError) as error:
+            self._walk = None
+            with suppress(sqlite3.Error):
+                # diskcache leaves a transaction open when its COMMIT fails, as on a full disk, and could
+                # begin none afterwards.
+                self._connection.rollback()
+            self._check_still_ours()
+            raise self._translated(error, doing) from error
+        self._check_still_ours()
+
+    def _check_still_ours(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise SpoolVanished(f"the spool {self.path} was deleted or replaced while it was in use")
+
+    def _translated(self, error: Exception, doing: str, *, opening: bool = False) -> SpoolError:
+        if isinstance(error, self._timed_out):
+            return SpoolError(
+                f"the spool {self.path} could not be {doing}: no transaction could begin within "
+                f"{_TIMEOUT_SECONDS:g} s (it is locked by another program, read-only, or on a full disk)"
+            )
+        text = f"the spool {self.path} could not be {doing}: {error}"
+        if isinstance(error, sqlite3.OperationalError):
+            return (SpoolError if _PASSING.search(str(error)) else SpoolDamaged)(text)
+        if isinstance(error, UnicodeError):  # Python could not even read SQLite's message
+            return SpoolDamaged(text)
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
+            return SpoolDamaged(text)
+        if opening and not isinstance(error, (OSError, MemoryError)):
+            return SpoolDamaged(f"{text} ({type(error).__name__})")  # settings that no diskcache wrote
+        return SpoolError(text)
+
+
+# What SQLite calls operational is often the state of the disk or of another program, and else a database that
+# no diskcache made.
+_PASSING = re.compile(
+    "locked|busy|full|disk I/O|unable to open|read-?only|memory|interrupted|cannot start a trans"
+)
+
+
+def _decode_leniently(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path / DATABASE)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _prepare_files(path: Path) -> None:
+    """Make the directory and the empty database with narrow rights; SQLite gives its other files the same."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    _refuse_links(path)
+    os.chmod(path, 0o700)
+    with suppress(FileExistsError):
+        os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            os.chmod(path / name, 0o600)
+
+
+def _refuse_links(path: Path) -> None:
+    """A link could make us read, write or delete somebody else's files."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise SpoolError(f"the spool {path} is no directory; a symbolic link is refused")
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(path / name).st_mode):
+                raise SpoolError(f"{path / name} is no regular file; a symbolic link is refused")
+
+
+def _check_writable(path: Path) -> None:
+    """Find out in a second whether the database can be written: diskcache would try for a minute."""
+    with closing(
+        sqlite3.connect(path / DATABASE, timeout=_TIMEOUT_SECONDS, isolation_level=None)
+    ) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
+# ---------------------------------------------------------------- a look from outside
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What a store holds, seen without touching it."""
+
+    batches: int
+    records: int
+    bytes: int
+    first: Row | None  # the oldest row, where it is intact
+    last: Row | None  # the newest
+
+
+def look_into(path: Path) -> StoreFacts:
+    """Read what a store holds; changes nothing, also beside its owner.
+
+    Raises:
+        SpoolError: it cannot be read.
+    """
+    database = path / DATABASE
+    wal = path / (DATABASE + "-wal")
+    try:
+        _refuse_links(path)
+        # Without a log nobody has it open, and SQLite need not make the files that go with one: it could not
+        # on a read-only disk, and elsewhere would leave them behind. With a log, `immutable` would show an
+        # old state.
+        mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True, timeout=_TIMEOUT_SECONDS)
+        ) as connection:
+            connection.text_factory = _decode_leniently
+            keys = [key for (text,) in connection.execute(_ALL_KEYS) if (key := RowKey.parse(text))]
+            first, last = (
+                _decoded(connection.execute(_ONE_ROW.format(order)).fetchone()) for order in ("ASC", "DESC")
+            )
+    except (sqlite3.Error, OSError) as error:
+        raise SpoolError(f"the spool {path} cannot be read: {error}") from error
+    return StoreFacts(len(keys), sum(key.records for key in keys), sum(key.size for key in keys), first, last)
+
+
+_ALL_KEYS = "SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'text' ORDER BY rowid"
+_ONE_ROW = "SELECT value FROM Cache WHERE raw = 1 ORDER BY rowid {} LIMIT 1"
+
+
+def _decoded(found: tuple[object] | None) -> Row | None:
+    if found is None or not isinstance(found[0], bytes):
+        return None
+    try:
+        return decode_row(found[0])
+    except (CorruptRow, NewerFormat):
+        return None

@@ -1,0 +1,171 @@
+"""The command line: what may stand in it, and the settings that come of it.
+
+Promises: every setting is a flag, because the flags are read off the settings; a password is none, and is never
+repeated in a complaint, wherever in the line it stood.
+
+It is argparse and not pydantic-settings' own command line, which would make a flag of each password too, shows
+the commands without a word on what they do, and answers a wrong value with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic import SecretStr
+
+from .._destination import parse_redis_url
+from .._errors import PlumelogError, SettingsError
+from .._settings import PREFIX, PlumelogSettings
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+COMMANDS = ("drain", "status")
+_FLAG = re.compile(r"--[a-z][a-z-]*")
+
+
+class UsageError(PlumelogError):
+    """The command line cannot be understood; the message says why, in one sentence."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    Returns:
+        ``command``, ``json``, ``debug``; for drain ``limit`` and ``dry_run``; each setting that was given.
+
+    Raises:
+        UsageError: it cannot be understood.
+    """
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words = [COMMANDS[0], *words]
+    elif words[0] not in (*COMMANDS, "-h", "--help"):
+        raise UsageError(f"the command must be {' or '.join(COMMANDS)}, and stand before the flags")
+    arguments, unknown = _parser().parse_known_args(words)
+    if unknown:
+        raise UsageError(_complaint(arguments.command, unknown))
+    empty = next((name for name in _flag_names() if getattr(arguments, name, None) == ""), None)
+    if empty is not None:
+        # An unset variable of a shell script: neither the default nor the current directory can be meant.
+        raise UsageError(f"{_flag(empty)} is empty")
+    return arguments
+
+
+def settings_of(arguments: argparse.Namespace) -> PlumelogSettings:
+    """The settings: flags win over the environment.
+
+    Raises:
+        SettingsError: a setting can never work.
+        UsageError: a password stands in the command line.
+    """
+    values: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in _flag_names()}
+    url = values.get("redis_url")
+    if url is not None and _carries_password(url):
+        raise UsageError(
+            "--redis-url carries a password, which everybody on this machine can read; "
+            f"set {PREFIX}REDIS_URL in the environment instead"
+        )
+    return PlumelogSettings(**values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
+    common.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+    settings = common.add_argument_group(
+        "settings", f"each is also a variable, {PREFIX}<NAME>; passwords are variables only"
+    )
+    for name in _flag_names():
+        field = PlumelogSettings.model_fields[name]
+        more = ["--rate"] if name == "replay_rate" else []
+        settings.add_argument(
+            _flag(name),
+            *more,
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar=_metavar(field),
+            help=_default(field),
+        )
+
+    parser = _Parser(
+        prog="plumelog-replay",
+        description="Delivers what was spooled and no application delivers any more. Alone, it is 'drain'.",
+        epilog="Exit codes: 0 done, nothing left to do; 1 done, but something is left or wrong; "
+        "2 wrong usage or settings; 130 interrupted, nothing lost.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="|".join(COMMANDS))
+    usage = "%(prog)s [flag ...]"
+    about = "deliver what ended processes left for the configured destination, exactly once"
+    drain = commands.add_parser(
+        "drain", parents=[common], usage=usage, help=about, description=about, allow_abbrev=False
+    )
+    drain.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="stop once N records are delivered; a batch is never divided",
+    )
+    drain.add_argument("--dry-run", action="store_true", help="only say how many records would be delivered")
+    about = "say what is spooled, by whom, how old, and whether Redis takes records"
+    commands.add_parser(
+        "status", parents=[common], usage=usage, help=about, description=about, allow_abbrev=False
+    )
+    return parser
+
+
+def _flag_names() -> list[str]:
+    """The settings that can be flags: all but the secret ones; a URL need not carry a secret."""
+    fields = PlumelogSettings.model_fields.items()
+    return [
+        name for name, field in fields if name == "redis_url" or SecretStr not in get_args(field.annotation)
+    ]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(field: FieldInfo) -> str:
+    kinds = get_args(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        return "|".join(kinds)
+    if field.annotation in (int, float):
+        return "N" if field.annotation is int else "SECONDS"
+    return "PATH" if Path in kinds else "TEXT"
+
+
+def _default(field: FieldInfo) -> str | None:
+    return None if field.default_factory or field.default is None else f"default {field.default}"
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError("must be a whole number from 1")
+    return int(text)
+
+
+def _carries_password(url: str) -> bool:
+    try:
+        return parse_redis_url(url).password is not None
+    except SettingsError:
+        return False  # the settings refuse it, without repeating it
+
+
+def _complaint(command: str, unknown: Sequence[str]) -> str:
+    """What to say of words that mean nothing: flags by name, others not at all, as one may be a password."""
+    names = [word.partition("=")[0] for word in unknown]
+    if "--redis-password" in names:
+        return f"a password is never a flag; set {PREFIX}REDIS_PASSWORD in the environment instead"
+    flags = [name for name in names if _FLAG.fullmatch(name)]
+    return (
+        f"{command} has no flag {flags[0]}" if flags else "there is a word too many: a flag takes one value"
+    )

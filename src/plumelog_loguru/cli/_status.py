@@ -1,0 +1,135 @@
+"""``status``: what is spooled, by whom, how old, and whether Redis takes records.
+
+It reads beside living owners and changes nothing in the spool. Of Redis it tries the real write path, as the
+sink does, in a lane of its own that is gone after a minute: a PING is answered by servers that take no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from .._clock import SYSTEM_CLOCK
+from .._delivery import AsyncRedisClient, Failed, Healthy, Sender, import_redis
+from .._settings import PlumelogSettings
+from .._spool import PartInfo, SpoolDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of a spool directory and of its Redis."""
+
+    directory: SpoolDirectory
+    parts: list[PartInfo]
+    redis: Healthy | Failed
+
+    @property
+    def quarantined(self) -> int:
+        """Files that could not be read, in all parts."""
+        return sum(part.quarantined for part in self.parts)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Time of the oldest record, epoch milliseconds."""
+        return min((part.oldest_ms for part in self.parts if part.oldest_ms is not None), default=None)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """Time of the newest record, epoch milliseconds."""
+        return max((part.newest_ms for part in self.parts if part.newest_ms is not None), default=None)
+
+    @property
+    def error(self) -> str | None:
+        """Why Redis takes no records; None: it does."""
+        if isinstance(self.redis, Failed):
+            return self.redis.failure.detail or self.redis.failure.code
+        return None
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong, a sentence each."""
+        if self.error is not None:
+            yield f"Redis at {self.directory.destination.server} does not take records ({self.error})"
+        for part in self.parts:
+            if part.problem is not None:
+                yield part.problem
+            if part.quarantined:
+                yield f"part {part.id} has {part.quarantined} files in quarantine that could not be read"
+
+    def to_json(self) -> dict[str, object]:
+        """What ``--json`` prints."""
+        return {
+            "spool_dir": str(self.directory.path),
+            "batches": sum(part.batches for part in self.parts),
+            "records": sum(part.records for part in self.parts),
+            "bytes": sum(part.bytes for part in self.parts),
+            "oldest": self.oldest_ms,
+            "newest": self.newest_ms,
+            "parts": [
+                {
+                    "id": part.id,
+                    "owner": part.owner,
+                    "destination": None if part.destination is None else str(part.destination),
+                    "records": part.records,
+                }
+                for part in self.parts
+            ],
+            "dead_letters": 0,
+            "quarantined": self.quarantined,
+            "redis": {
+                "healthy": self.error is None,
+                "error": self.error,
+                "list_length": self.redis.list_length if isinstance(self.redis, Healthy) else None,
+            },
+        }
+
+    def lines(self) -> Iterable[str]:
+        """What a person reads."""
+        records, batches = (
+            sum(getattr(part, name) for part in self.parts) for name in ("records", "batches")
+        )
+        size = sum(part.bytes for part in self.parts)
+        yield f"spool       {self.directory.path}"
+        yield f"waiting     {records} records in {batches} batches, {size} bytes"
+        if self.oldest_ms is not None and self.newest_ms is not None:
+            yield f"from, to    {_local(self.oldest_ms)}, {_local(self.newest_ms)}"
+        for part in self.parts:
+            destination = part.destination or "an unknown destination"
+            yield f"part        {part.id}  owner {part.owner}  {part.records} records for {destination}"
+        yield f"quarantine  {self.quarantined} files"
+        healthy = (
+            f"takes records, {self.redis.list_length} in the list"
+            if isinstance(self.redis, Healthy)
+            else "fails"
+        )
+        yield f"redis       {self.directory.destination}: {healthy}"
+
+
+def look(settings: PlumelogSettings, directory: SpoolDirectory, tell: Callable[[str], None]) -> Status:
+    """Look at the spool and at Redis; ``tell`` is told what a person should know besides.
+
+    Raises:
+        SpoolError: the directory is missing, or cannot be read.
+    """
+    parts = directory.survey()
+    import_redis()
+    return Status(directory, parts, asyncio.run(_probe(settings, tell)))
+
+
+async def _probe(settings: PlumelogSettings, tell: Callable[[str], None]) -> Healthy | Failed:
+    client = AsyncRedisClient(settings)
+    sender = Sender(
+        client, settings.delivery, clock=SYSTEM_CLOCK, report=lambda _kind, sentence: tell(sentence)
+    )
+    try:
+        return await sender.probe()
+    finally:
+        await client.close()
+
+
+def _local(epoch_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # whatever stood in a record
+        return f"{epoch_ms} ms"

@@ -1,0 +1,43 @@
+"""Servers and proxies for every test that wants the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.proxy import FaultProxy
+from lab.servers import RedisServer
+from tests.scale import ALL_ROUNDS, ROUNDS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"rounds: {ROUNDS} of {ALL_ROUNDS}")
+
+
+@pytest.fixture(scope="session")
+def _session_server() -> Iterator[RedisServer]:
+    with RedisServer(appendonly="no") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_session_server: RedisServer) -> RedisServer:
+    """A running server, empty and shared: a test that stops or configures one takes `own_server`."""
+    _session_server.cli("FLUSHALL")
+    _session_server.cli("SCRIPT", "FLUSH")
+    return _session_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server of the test's own, to stop, kill and freeze; what it acknowledged survives its death."""
+    with RedisServer(appendonly="always") as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[FaultProxy]:
+    """A healthy proxy in front of `redis_server`, waiting to be told what to do."""
+    with FaultProxy(redis_server.port) as fault_proxy:
+        yield fault_proxy

@@ -1,0 +1,221 @@
+"""Outages, lost replies and late requests: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from pathlib import Path
+
+from loguru import logger
+
+from lab.proxy import FaultProxy
+from lab.servers import RedisServer
+from tests.scale import scaled
+from tests.sink.conftest import MakeSink, balance, verdict, wait_until
+
+
+def _url(proxy: FaultProxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}"
+
+
+def test_a_killed_server_loses_and_doubles_nothing(own_server: RedisServer, make_sink: MakeSink) -> None:
+    """The server is killed under load and comes back with its data: every record once, no caller waits."""
+    sink = make_sink(own_server.url)
+    logger.add(sink, format="{message}")
+    outage_seconds = scaled(4, 15)
+    expected: list[str] = []
+    costs: dict[str, list[int]] = {"before": [], "during": [], "after": []}
+    unbalanced = []
+
+    def load(phase: str, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for _ in range(20):  # 2,000 records a second, as many services have it: in small bursts
+                message = str(len(expected))
+                began = time.perf_counter_ns()
+                logger.info(message)
+                costs[phase].append(time.perf_counter_ns() - began)
+                expected.append(message)
+            stats = sink.stats()
+            if balance(stats):
+                unbalanced.append(stats)
+            time.sleep(0.01)
+
+    load("before", 1)
+    own_server.kill()
+    load("during", outage_seconds)
+    assert sink.stats().redis_state == "down"
+    assert sink.stats().spooled
+    own_server.start()
+    load("after", 1)
+    wait_until(lambda: sink.stats().redis_state == "up" and not sink.stats().spooled)
+    assert sink.drain(10).complete
+    found = verdict(own_server, expected)
+    assert found.exactly_once, found
+    assert not unbalanced
+    print({phase: f"{statistics.median(values) / 1000:.1f} us" for phase, values in costs.items()})
+
+
+def test_a_lost_reply_doubles_nothing(
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+) -> None:
+    """Redis did the push and its answer never came: the retry finds that out."""
+    sink = make_sink(_url(proxy))
+    logger.add(sink)
+    logger.info("before")
+    assert sink.drain(10).complete
+    fault = proxy.drop_replies(times=2, after=b'"in doubt"')
+    logger.info("in doubt")
+    assert fault.wait(10)
+    assert sink.drain(20).complete
+    wait_until(lambda: not sink.stats().spooled)
+    found = verdict(redis_server, ["before", "in doubt"])
+    assert found.exactly_once, found
+    assert sink.stats().already_applied == 1
+
+
+def test_a_reply_cut_in_half_doubles_nothing(
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+) -> None:
+    """Half an answer is no answer, and no harm."""
+    sink = make_sink(_url(proxy))
+    logger.add(sink)
+    fault = proxy.cut_reply_after(3, times=1, after=b'"in doubt"')
+    logger.info("in doubt")
+    assert fault.wait(10)
+    assert sink.drain(20).complete
+    wait_until(lambda: not sink.stats().spooled)
+    found = verdict(redis_server, ["in doubt"])
+    assert found.exactly_once, found
+
+
+def test_a_request_that_arrives_after_its_retry_doubles_nothing(
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+) -> None:
+    """A proxy holds the first request back until the retry has succeeded: the late one does nothing."""
+    sink = make_sink(_url(proxy), socket_timeout_seconds=0.2)
+    logger.add(sink)
+    held = proxy.hold_requests(times=1, after=b'"late"')
+    logger.info("late")
+    assert held.held.wait(10)
+    assert sink.drain(20).complete
+    wait_until(lambda: not sink.stats().spooled)
+    logger.info("next")  # the lane, or the lane after it, has moved on
+    assert sink.drain(10).complete
+    assert verdict(redis_server, ["late", "next"]).exactly_once
+    assert held.release() > 0
+    found = verdict(redis_server, ["late", "next"])
+    assert found.exactly_once, found
+
+
+def test_every_reply_lost_for_a_while(
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+) -> None:
+    """All retries meet lost replies: the batch is spooled under its identity, and not doubled from there."""
+    sink = make_sink(_url(proxy), socket_timeout_seconds=0.2)
+    logger.add(sink)
+    logger.info("before")
+    assert sink.drain(10).complete
+    proxy.drop_replies()
+    expected = ["before"]
+    for n in range(300):
+        logger.info(str(n))
+        expected.append(str(n))
+    wait_until(lambda: sink.stats().spooled == 300)
+    proxy.heal()
+    wait_until(lambda: not sink.stats().spooled)
+    assert sink.drain(10).complete
+    found = verdict(redis_server, expected)
+    assert found.exactly_once, found
+    assert sink.stats().already_applied >= 1
+
+
+def test_no_server_at_all(make_sink: MakeSink, own_server: RedisServer, tmp_path: Path) -> None:
+    """Redis never answers: memory stays bounded, all is in the spool, and the next process delivers it."""
+    own_server.stop()
+    total, threads = scaled(60_000, 1_000_000), 4
+    sink = make_sink(own_server.url)
+    logger.add(sink, format="{message}")
+    logger.info("warm")
+    sink.drain(10)
+    base, peak, stop = _memory_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.02):
+            peak = max(peak, _memory_bytes())
+
+    def log(thread: int) -> None:
+        for n in range(total // threads):
+            logger.info(f"{thread}-{n}")
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    workers = [threading.Thread(target=log, args=(thread,)) for thread in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sink.drain(60).complete
+    stop.set()
+    watcher.join()
+    stats = sink.stats()
+    assert stats.spooled == total + 1, stats
+    assert not stats.dropped
+    assert peak - base < 64 << 20
+    sink.close()
+    own_server.start()
+    successor = make_sink(own_server.url)
+    wait_until(lambda: successor.stats().delivered == total + 1, 60)
+    assert successor.stats().adopted == total + 1
+    expected = ["warm", *(f"{thread}-{n}" for thread in range(threads) for n in range(total // threads))]
+    found = verdict(own_server, expected)
+    assert found.exactly_once, found
+
+
+def _memory_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def test_live_traffic_and_replay_share_the_way(own_server: RedisServer, make_sink: MakeSink) -> None:
+    """`replay_rate` bounds the replay; fresh records pass it."""
+    sink = make_sink(own_server.url, batch_interval_seconds=0.02)
+    logger.add(sink, format="{message}")
+    own_server.kill()
+    old = [f"old-{n}" for n in range(2_000)]
+    for n, message in enumerate(old):
+        logger.info(message)
+        if n % 100 == 99:
+            sink.drain(10)  # a row for every hundred
+    wait_until(lambda: sink.stats().spooled == 2_000)
+    sink.reconfigure(replay_rate=1_000)
+    own_server.start()
+    wait_until(lambda: sink.stats().redis_state == "up")
+    logger.info("fresh")
+    assert sink.drain(10).complete
+    assert sink.stats().spooled > 0, "the fresh record came through before the replay was done"
+    wait_until(lambda: not sink.stats().spooled)
+    found = verdict(own_server, [*old, "fresh"])
+    assert found.exactly_once, found
+
+
+def test_without_a_place_for_a_spool_records_wait_in_memory(
+    own_server: RedisServer, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    """A spool directory that cannot be made is said once; records wait in memory, and nothing is lost."""
+    (tmp_path / "file").write_text("in the way")
+    sink = make_sink(own_server.url, spool_dir=tmp_path / "file" / "spool")
+    logger.add(sink)
+    own_server.kill()
+    expected = [str(n) for n in range(500)]
+    for message in expected:
+        logger.info(message)
+    wait_until(lambda: sink.stats().durability == "degraded")
+    assert sink.stats().in_memory == 500
+    report = sink.drain(None)
+    assert not report.complete and report.in_memory == 500
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 500)
+    assert verdict(own_server, expected).exactly_once

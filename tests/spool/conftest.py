@@ -1,0 +1,87 @@
+"""A spool to try: its destination, batches that look like ours, and processes that share it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from plumelog_loguru._batch import AttemptedBy, Batch, BatchId
+from plumelog_loguru._destination import Destination
+
+LANE = "0123456789abcdef" * 2
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+PRELUDE = """
+import os, sys, time
+from pathlib import Path
+from plumelog_loguru._batch import Batch, BatchId
+from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool._directory import SpoolDirectory
+from plumelog_loguru._spool._part import Part
+DESTINATION = Destination("localhost:6379", 0, "plume_log_list", "left")
+spool_dir = Path(sys.argv[1])
+def batch(seq, lane="a" * 32):
+    return Batch(BatchId(lane, seq), (b'{"seq":%d}' % seq,))
+"""
+
+
+@pytest.fixture
+def destination() -> Destination:
+    """The list that the records are meant for; the same as in the prelude of other processes."""
+    return Destination("localhost:6379", 0, "plume_log_list", "left")
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Makes a batch of one lane, by its number."""
+
+    def make(
+        seq: int, records: int = 2, lane: str = LANE, attempted_by: AttemptedBy = AttemptedBy.NOBODY
+    ) -> Batch:
+        values = tuple(
+            b'{"dtTime":%d,"logLevel":"INFO","seq":%d}' % (1_795_305_614_000 + seq, number)
+            for number in range(records)
+        )
+        return Batch(BatchId(lane, seq), values, attempted_by, 0)
+
+    return make
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    """Starts Python processes that have the prelude, and ends them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PRELUDE + code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Waits, at most ten seconds, for what the kernel or another process is about to do."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen within 10 s"
+            time.sleep(0.005)
+
+    return wait
