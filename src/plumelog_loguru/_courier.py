@@ -2,16 +2,19 @@
 
 A record's road forks here and nowhere else:
 
-- Redis answers: the queue's content goes as one batch, one in flight, under the live lane's next identity; where
-  nothing is due, or after ten live batches in a row, a row of the spool goes.
-- An attempt fails: again, with exponential backoff and full jitter, under the same identity. When the retries are
-  exhausted, or the queue is under pressure, or the sink is closing, the batch goes to the spool with its identity,
+- Redis answers: the queue's content goes as one batch, one in flight, under the live lane's next identity;
+  where nothing is due, or after ten live batches in a row, a row of the spool goes.
+- An attempt fails: again, with exponential backoff and full jitter, under the same identity. When the retries
+  are exhausted, or the queue is under pressure, or the sink is closing, the batch goes to the spool with its
+  identity,
   its lane is frozen, and the breaker opens.
-- The breaker is open: what is due goes straight to the spool, and one attempt is made whenever a probe is due. The
-  probe is the next waiting row itself; a lane makes that harmless. The first success closes the breaker.
+- The breaker is open: what is due goes straight to the spool, and one attempt is made whenever a probe is
+  due. The probe is the next waiting row itself; a lane makes that harmless. The first success closes the
+  breaker.
 - There is no spool: the batch stays in memory, and is the probe.
 
-Everything here runs in the loop thread, so nothing needs a lock. `_step` looks at the state and does one thing.
+Everything here runs in the loop thread, so nothing needs a lock. `_step` looks at the state and does one
+thing.
 """
 
 from __future__ import annotations
@@ -74,8 +77,8 @@ class Head:
 class Courier:
     """Takes batches from the hand-off to Redis or to the spool, and rows from the spool to Redis.
 
-    It outlives the loop: when the sink stops and starts again, or the loop had to be restarted, `run` continues
-    with the batch that was in hand.
+    It outlives the loop: when the sink stops and starts again, or the loop had to be restarted, `run`
+    continues with the batch that was in hand.
     """
 
     def __init__(
@@ -105,7 +108,8 @@ class Courier:
         self._lane = LiveLane(settings.lane_ttl_seconds, clock)
         self._head: Head | None = None
         self._returned: deque[Block] = deque()  # from a spool that turned out to be none
-        # Heads and blocks that left the queue and are neither in Redis nor in the spool yet. Callers add to it too.
+        # Heads and blocks that left the queue and are neither in Redis nor in the spool yet. Callers add to
+        # it too.
         self._on_the_way: set[Head | Block] = set()
         self._contacted = False
         self._last_kind = FailureKind.TRANSIENT
@@ -160,7 +164,11 @@ class Courier:
         # A row that an earlier loop had in hand is in the spool too, and is asked for again.
         keeper.rewind()
         self._replayer = Replayer(
-            keeper, sender, ledger=self._ledger, clock=self._clock, lane_ttl_seconds=self.settings.lane_ttl_seconds
+            keeper,
+            sender,
+            ledger=self._ledger,
+            clock=self._clock,
+            lane_ttl_seconds=self.settings.lane_ttl_seconds,
         )
         await self._make_contact()
         while True:
@@ -189,7 +197,9 @@ class Courier:
     def _cut_if_due(self) -> Head | None:
         """Take a batch from the queue if one is due and may go to Redis now."""
         is_open = self._breaker.state is BreakerState.OPEN
-        if (is_open and self._keeper.usable) or (self._live_in_a_row >= _LIVE_BATCHES_BEFORE_A_ROW and self._row_may_go()):
+        if (is_open and self._keeper.usable) or (
+            self._live_in_a_row >= _LIVE_BATCHES_BEFORE_A_ROW and self._row_may_go()
+        ):
             return None
         if not self._due():
             return None
@@ -268,15 +278,18 @@ class Courier:
             if reading.shared:
                 self._report(
                     "lane-shared",
-                    f"another process pushes as this one does (lane {head.batch.id.lane}): was this machine copied while "
-                    "it ran? A batch is pushed again in a lane of its own",
+                    f"another process pushes as this one does (lane {head.batch.id.lane}): was this machine "
+                    "copied while it ran? A batch is pushed again in a lane of its own",
                 )
                 head.batch = Batch(self._lane.next_id(), head.batch.values)
                 return
             if reading.lost_records:
                 self._ledger.server_lost += reading.lost_records
-                sentence = f"Redis has forgotten what it acknowledged: {reading.lost_range}, at most {reading.lost_records} records"
-                self._report("server-lost", sentence)
+                self._report(
+                    "server-lost",
+                    f"Redis has forgotten what it acknowledged: {reading.lost_range}, "
+                    f"at most {reading.lost_records} records",
+                )
                 self._tell("server_lost_data", records=reading.lost_records, detail=reading.lost_range)
         elif repeated:
             self._ledger.possibly_doubled += head.records
@@ -350,8 +363,8 @@ class Courier:
             self._note(failure)
             self._redis_is_down(failure)
         else:
-            self._replayed(row.records)
             self._redis_is_up()
+            self._replayed(row.records)
 
     def _probed(self, outcome: object) -> None:
         if isinstance(outcome, Failed):
@@ -395,7 +408,9 @@ class Courier:
     def _watch_pressure(self) -> None:
         bounds = self._handoff.bounds
         if self._may_offer_queue():
-            self._handoff.wake_when(records=max(1, bounds.max_records * 3 // 4), size_bytes=bounds.max_bytes * 3 // 4)
+            self._handoff.wake_when(
+                records=max(1, bounds.max_records * 3 // 4), size_bytes=bounds.max_bytes * 3 // 4
+            )
         else:
             self._handoff.wake_when(records=_NEVER)
 
@@ -452,7 +467,7 @@ class Courier:
     # --- waiting
 
     async def _rest(self, until: float | None = None) -> None:
-        """Nothing is to be done: wait for the queue, the age of what is in it, the replay's turn, or ``until``."""
+        """Nothing to do: wait for the queue, the age of what is in it, the replay's turn, or ``until``."""
         handoff = self._handoff
         due_at = self._batcher.due_at()
         records = 1 if due_at is None else self.settings.batch_size

@@ -22,7 +22,7 @@ class Hooks:
         """``report(kind, sentence)`` tells a person that a hook was disabled."""
         self._report = report
         self._hooks: list[Hook] = []
-        self._events: queue.SimpleQueue[SinkEvent] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[SinkEvent | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def add(self, hook: Hook) -> None:
@@ -41,6 +41,12 @@ class Hooks:
             except RuntimeError:  # the interpreter is ending
                 self._thread = None
 
+    def rest(self) -> None:
+        """The sink has stopped: the thread ends after the queued events; a later one starts it again."""
+        if self._thread is not None:
+            self._thread = None
+            self._events.put(None)
+
     def in_child(self) -> Hooks:
         """After a fork: the same hooks, with an empty queue and a thread to come."""
         copy = Hooks(self._report)
@@ -52,8 +58,7 @@ class Hooks:
         return self._thread is not None and self._thread.ident == thread_id
 
     def _run(self) -> None:
-        while True:
-            event = self._events.get()
+        while (event := self._events.get()) is not None:
             for hook in list(self._hooks):
                 try:
                     hook(event)

@@ -31,7 +31,7 @@ from ._settings import PlumelogSettings
 from ._spool import Block, KeeperOptions, SpoolKeeper
 
 _T = TypeVar("_T")
-_RETRY_START_SECONDS = 1.0
+_RESTART_SECONDS = 1.0
 # Of the time that closing may take, this share, at most this long, is kept for writing to the spool.
 _SPOOLING_SHARE, _SPOOLING_SECONDS_MAX = 0.3, 1.5
 # Releasing threads and connections takes a moment beyond the deadline at worst; then they are left to die.
@@ -89,7 +89,7 @@ class Pipeline:
         self._loop: LoopThread | None = None
         self._keeper: SpoolKeeper | None = None
         self._sender: Sender | None = None
-        self._working: asyncio.Task[None] | None = None
+        self._working: asyncio.Future[None]
         # Taken without waiting only: whoever does not get it need not start what is being started.
         self._starting = threading.Lock()
         self._start_not_before = 0.0
@@ -110,7 +110,7 @@ class Pipeline:
             self._start()
         except Exception as error:
             # An interpreter that ends starts no threads; `stop` then writes to the spool in its own thread.
-            self._start_not_before = time.monotonic() + _RETRY_START_SECONDS
+            self._start_not_before = time.monotonic() + _RESTART_SECONDS
             self._courier.last_error = f"no thread could be started: {error}"
         finally:
             self._starting.release()
@@ -149,13 +149,15 @@ class Pipeline:
         keeper.start()
         client = AsyncRedisClient(self.settings)
         self._sender = Sender(client, self.settings.delivery, clock=self._clock, report=self._report)
-        self._ending = asyncio.Event()
-        working = self._working = asyncio.ensure_future(self._courier.run(self._sender, keeper))
+        self._ending, self._ended = False, asyncio.Event()
         try:
-            await asyncio.wait([working])  # it works until `_finish` cancels it
-            if not working.cancelled():
-                working.result()  # raises what ended it, and the loop thread starts anew
-            await self._ending.wait()
+            while not self._ending:
+                self._working = asyncio.ensure_future(self._courier.run(self._sender, keeper))
+                await asyncio.wait([self._working])
+                if not self._working.cancelled():
+                    self._report("courier", f"the delivery met {self._working.exception()!r}; it goes on in a second")
+                    await asyncio.sleep(_RESTART_SECONDS)
+            await self._ended.wait()
         finally:
             await client.close()
 
@@ -181,7 +183,7 @@ class Pipeline:
             complete = await self._courier.settle(watermark, until)
             return self._report_since(started, before, complete)
 
-        if self._loop is None:
+        if self._loop is None or self.state is not PipelineState.RUNNING:
             return _done(self._report_since(started, before, complete=not self._courier.remains()))
         return self._loop.call(work)
 
@@ -212,6 +214,7 @@ class Pipeline:
                     "stopped", f"stopped with {left} records that found no place; they are in memory only"
                 )
             self.state = PipelineState.CLOSED if final else PipelineState.IDLE
+            self._hooks.rest()
         finally:
             self._starting.release()
         return self._report_since(started, before, complete=not left)
@@ -233,19 +236,20 @@ class Pipeline:
 
     async def _finish(self, watermark: int, push_until: float, deadline: float) -> None:
         """In the loop thread: settle what can be settled, then end the courier and the spool thread."""
-        courier, keeper, working = self._courier, self._keeper, self._working
-        assert keeper is not None and working is not None
+        courier, keeper = self._courier, self._keeper
+        assert keeper is not None
         courier.hurry()
         await courier.settle(watermark, push_until)
-        while not working.done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
+        self._ending = True
+        while not (working := self._working).done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
             working.cancel()
             await asyncio.wait([working], timeout=_CANCEL_AGAIN_SECONDS)
-        courier.spool_the_rest()
+        courier.spool_the_rest(keeper)  # named: a sink that ends at once ends before the courier ran
         keeper.close(max(0.0, deadline - self._clock.monotonic()))
         while not keeper.join(0) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # a thread can be joined, not awaited
         await asyncio.sleep(0)  # what the spool thread told last is booked
-        self._ending.set()
+        self._ended.set()
 
     def _spool_without_threads(self, timeout: float) -> None:
         """Where no thread can be started any more, this one writes to the spool itself."""
@@ -317,9 +321,8 @@ class Pipeline:
         """Refuse a call that would wait for the thread it is made from."""
         if self.is_own_thread(threading.get_ident()):
             raise WrongThreadError(
-                f"{call}() was called from one of the sink's own threads (a hook, or a __del__ that ran there) "
-                "and would "
-                "wait for itself; call it from a thread of the application"
+                f"{call}() was called from one of the sink's own threads (a hook, or a __del__ that ran "
+                "there) and would wait for itself; call it from a thread of the application"
             )
 
     def is_own_thread(self, thread_id: int) -> bool:

@@ -74,6 +74,7 @@ class DurableRedisSink:
         self._begin()
         _fork.remember(self)
         _all_sinks.add(self)
+        _finish_at_worker_exit(self)
         self._pipeline.start()
 
     def _begin(self) -> None:
@@ -144,8 +145,10 @@ class DurableRedisSink:
 
     def _start(self) -> None:
         if self._is_child:
+            # Not in the fork hook: multiprocessing forgets the finalizers that it finds when the child
+            # begins.
             self._is_child = False
-            _finish_at_child_exit(self)
+            _finish_at_worker_exit(self)
         self._pipeline.start()
 
     async def alog(self, message: str, level: str = "INFO", **extra: object) -> None:
@@ -208,7 +211,7 @@ class DurableRedisSink:
         return await asyncio.get_running_loop().run_in_executor(None, self.close, timeout)
 
     def stop(self) -> None:
-        """Like :meth:`close`, but the sink can be added again. Called by Loguru on remove and at exit; never raises."""
+        """Like `close`, but not final. Loguru calls it on remove and at exit; never raises."""
         try:
             if self._pipeline.is_own_thread(threading.get_ident()):
                 say("stop", "the sink was removed by one of its own threads; it stops when the process ends")
@@ -301,8 +304,8 @@ def _stop_all() -> None:
         sink.stop()
 
 
-def _finish_at_child_exit(sink: DurableRedisSink) -> None:
-    """A child of multiprocessing leaves without calling what `atexit` knows; only its finalizers run."""
+def _finish_at_worker_exit(sink: DurableRedisSink) -> None:
+    """A worker of multiprocessing leaves without calling what `atexit` knows; only its finalizers run."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize

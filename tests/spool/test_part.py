@@ -137,6 +137,27 @@ def test_a_row_that_cannot_be_put_aside_is_passed_by_and_kept(
         again.close()
 
 
+@unix
+def test_a_damaged_row_that_could_not_be_put_aside_keeps_its_part(
+    part: Part, destination: Destination, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part whose damaged row was only passed by is not removed, though nothing in it waits for delivery."""
+    part.append(make_batch(1))
+    key = _keys(part)[0]
+    damaged = _flip_a_bit_of(part, key)
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("plumelog_loguru._spool._part._write_new", refuse)
+    part.quarantine(key)
+    assert part.empty and not part.remove()
+    again = Part.try_take(part.path, destination)
+    assert again is not None
+    assert again._store.read(key) == damaged
+    again.close()
+
+
 def test_a_row_of_a_newer_version_stays(part: Part, make_batch: MakeBatch) -> None:
     """A row that only a newer version can read is not damage: it is passed by, and stays."""
     part.append(make_batch(1))

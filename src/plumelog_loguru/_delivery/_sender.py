@@ -1,8 +1,8 @@
 """One attempt to deliver a batch, by the idempotent script or, where there are no scripts, plainly.
 
-Falling back to plain pushes is a loss of a promise, so it is taken only before the first scripted push of this
-process has worked, only when the server says in so many words that it has no scripts, and never for a batch that a
-script may have applied already.
+Falling back to plain pushes is a loss of a promise, so it is taken only before the first scripted push of
+this process has worked, only when the server says in so many words that it has no scripts, and never for a
+batch that a script may have applied already.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Sender:
         self._client.scripted = False
         self._report(
             "no-scripts",
-            f"the server allows no scripts ({outcome.failure.detail}); records are pushed plainly, at least once, "
-            "until the user may run EVAL and EVALSHA and the sink is started again",
+            f"the server allows no scripts ({outcome.failure.detail}); records are pushed plainly, at least "
+            "once, until the user may run EVAL and EVALSHA and the sink is started again",
         )
         return True

@@ -19,6 +19,9 @@ from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from ._encode import encode
 from ._model import STANDARD_KEYS, LogRecord
 from ._text import cut, placeholder, text_of
 from ._traceback import format_error
@@ -79,6 +82,18 @@ class FieldExtractor:
         self._wanted = None if wanted == "all" else frozenset(() if wanted == "none" else wanted)
         name = settings.producer_field
         self._own_extras = {wire_name(name[:_NAME_MAX_CHARS]): self.producer} if name else {}
+        # How every line begins: what is the same in all records. Empty where a name holds a lone surrogate.
+        shared = {
+            "serverName": self._server_name,
+            "appName": self._app_name,
+            "env": self._env,
+            "appNameWithEnv": f"{self._app_name}-_-{self._env}",
+            "logType": None,
+        }
+        try:
+            self._head = orjson.dumps(shared)[:-1] + b","
+        except TypeError:
+            self._head = b""
         # The second that was formatted last: when it begins, the same in epoch ms, its text. Replaced whole,
         # never changed, so that threads may race for it.
         self._second = (_EPOCH, 0, "1970-01-01 00:00:00")
@@ -89,11 +104,53 @@ class FieldExtractor:
         # A count shows its position only in its repr. An attribute beside it would lag when two threads race.
         return int(repr(self._seq)[len("count(") : -1]) - 1
 
-    def extract(self, record: Mapping[str, Any]) -> LogRecord:
+    def line(self, record: Mapping[str, Any], max_bytes: int) -> bytes:
+        """What `encode` makes of what `extract` reads, at two thirds of the price.
+
+        No `LogRecord` is built, and what all records share was encoded once. That is for the record with
+        nothing odd about it; any other goes the long way round.
+
+        Args:
+            record: As Loguru hands it to sinks; never changed and never kept.
+            max_bytes: The most that the line may have; at least 1,024.
+        """
+        seq = None
+        try:
+            content, class_name, thread_name = record["message"], record["name"], record["thread"].name
+            if (
+                record["exception"] is None
+                and type(content) is type(class_name) is type(thread_name) is str
+                and len(content) <= self._content_limit
+                and class_name
+                and self._head
+            ):
+                trace_id, extras = self._extras(record) if record["extra"] else (None, self._own_extras)
+                date_time, dt_time = self._when(record["time"])
+                wire = {
+                    "method": f"{record['function']}({record['file'].name}:{record['line']})",
+                    "content": content,
+                    "logLevel": self._levels[bisect_right(self._thresholds, record["level"].no)],
+                    "className": class_name,
+                    "threadName": thread_name,
+                    "dateTime": date_time,
+                    "dtTime": dt_time,
+                    "traceId": trace_id,
+                    **extras,  # never a standard key: `wire_name` sees to it
+                }
+                wire["seq"] = seq = next(self._seq)
+                line = self._head + orjson.dumps(wire)[1:]
+                if len(line) <= max_bytes:
+                    return line
+        except Exception:  # noqa: S110  # the long way finds out which part is bad
+            pass
+        return encode(self.extract(record, seq), max_bytes)
+
+    def extract(self, record: Mapping[str, Any], seq: int | None = None) -> LogRecord:
         """Read a record of Loguru's, and give it the next number.
 
         Args:
             record: As Loguru hands it to sinks; never changed and never kept.
+            seq: Its number, if it was given one before.
         """
         try:
             date_time, dt_time = self._when(record["time"])
@@ -132,7 +189,7 @@ class FieldExtractor:
             level,
             class_name,
             thread_name,
-            next(self._seq),
+            next(self._seq) if seq is None else seq,
             date_time,
             dt_time,
             trace_id,

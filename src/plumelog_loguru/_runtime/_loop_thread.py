@@ -47,7 +47,7 @@ class LoopThread:
         name: str,
         report: Callable[[str], None],
     ) -> None:
-        """``main`` returns when its work is done; ``report`` hears, in a sentence, why a loop was restarted."""
+        """``main`` returns when its work is done; ``report`` hears in a sentence why a loop restarted."""
         self._main = main
         self._name = name
         self._report = report
@@ -136,9 +136,10 @@ class LoopThread:
             # Set on the loop, not on the thread's policy: nothing of ours looks a loop up by its thread.
             loop.set_default_executor(resolver)
             loop.set_exception_handler(self._on_loop_exception)
+            main = loop.create_task(self._main())
             self._loop = loop
-            loop.call_soon(self._empty_mailbox)
-            loop.run_until_complete(self._main())
+            loop.call_soon(self._empty_mailbox)  # after the first step of `main`, which prepares for it
+            loop.run_until_complete(main)
         finally:
             self._loop = None
             try:

@@ -3,10 +3,10 @@
 Promises:
 
 - ``offer`` never waits: it is called from ``logger.info()`` when the queue is full, and by the loop thread.
-- Batches enter the spool in the order in which they were offered; one whose write failed holds back the later ones
-  and is tried again under the same identity.
-- Every call into SQLite is made under ``sqlite_lock``, which the fork hook takes first: a child that is forked while
-  SQLite holds its allocator's mutex would hang in any SQLite call, its own application's too.
+- Batches enter the spool in the order in which they were offered; one whose write failed holds back the later
+  ones and is tried again under the same identity.
+- Every call into SQLite is made under ``sqlite_lock``, which the fork hook takes first: a child that is
+  forked while SQLite holds its allocator's mutex would hang in any SQLite call, its own application's too.
 - The loop thread hears of everything through ``post``, in order; nothing here calls into it directly.
 
 States: ``OPENING -> READY <-> FAILING -> CLOSED``, or ``OPENING <-> UNUSABLE -> CLOSED``.
@@ -34,8 +34,9 @@ from ._row import CorruptRow, NewerFormat, Row
 from ._store import RowKey, SpoolDamaged, SpoolError, SpoolVanished
 
 _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while the disk is slow
-# How long a caller that hands over a mebibyte pauses, by the share of the above that is in use. Callers that never
-# pause leave the interpreter to this thread only a switch interval at a time, several of which every row needs.
+# How long a caller that hands over a mebibyte pauses, by the share of the above that is in use. Callers that
+# never pause leave the interpreter to this thread only a switch interval at a time, several of which every
+# row needs.
 _PAUSES = ((0.75, 0.05), (0.5, 0.01), (0.25, 0.002))
 _RETRY_FIRST_SECONDS = 0.1
 _RETRY_MOST_SECONDS = 5.0
@@ -104,7 +105,7 @@ class KeeperListener(Protocol):
         """Records that were in the spool are gone."""
 
     def on_refused(self, part_id: str, block: Block, records: int, done: bool) -> None:
-        """The spool is full, and its policy refuses these records of the block; ``done`` when it was the last."""
+        """The spool is full, and its policy refuses these records of the block; ``done``: it was the last."""
 
     def on_part_lost(self, part_id: str, reason: str) -> None:
         """Whatever the part held is gone from here, but for a row that was handed out."""
@@ -237,7 +238,7 @@ class SpoolKeeper:
         self._inbox.put(lambda: self._acknowledge(row))
 
     def restamp(self, row: SpooledRow, batch: Batch) -> None:
-        """Write on a row that it was attempted, and when: what is in doubt must be known after a crash too."""
+        """Write on a row that it was attempted, and when: a crash must not hide what is in doubt."""
         self._inbox.put(lambda: self._restamp(row, batch))
 
     def close(self, within_seconds: float) -> None:
@@ -254,7 +255,7 @@ class SpoolKeeper:
         return self._ended.wait(timeout)
 
     def release_in_child(self) -> None:
-        """After a fork, in the child: let go of the locks' descriptors without unlocking what the parent holds."""
+        """After a fork, in the child: close the locks' descriptors, unlock nothing that the parent holds."""
         for part in (self._own, self._adopted):
             if part is not None:
                 part.release_lock_in_child()
@@ -270,10 +271,13 @@ class SpoolKeeper:
                     if self._serve():
                         return
                 except Exception as error:
-                    self._report("spool-thread", f"the spool thread met {type(error).__name__}: {error}; it goes on")
+                    self._report(
+                        "spool-thread", f"the spool thread met {type(error).__name__}: {error}; it goes on"
+                    )
                     time.sleep(1.0)
         finally:
             self.state = KeeperState.CLOSED
+            self.thread_id = 0  # it may have been the application's own thread
             self._ended.set()
 
     def _serve(self) -> bool:
@@ -321,7 +325,8 @@ class SpoolKeeper:
         try:
             if options.spool_dir is None:
                 raise SpoolError(
-                    "there is no home directory to keep a spool in; set PLUMELOG_SPOOL_DIR to a directory that can be written"
+                    "there is no home directory to keep a spool in; "
+                    "set PLUMELOG_SPOOL_DIR to a directory that can be written"
                 )
             with self.sqlite_lock:
                 directory = SpoolDirectory(options.spool_dir, options.destination)
@@ -332,10 +337,26 @@ class SpoolKeeper:
             return
         self._directory = directory
         self._own = part
+        self._adopt_at = time.monotonic()
         self._take_charge(part)
         self.state = KeeperState.READY
         for sentence in (*directory.notes(), *part.notes()):
             self._report("spool-found", sentence)
+        self._tell_of_others(directory)
+
+    def _tell_of_others(self, directory: SpoolDirectory) -> None:
+        """Records that wait for another server or list are left alone, and spoken of."""
+        try:
+            with self.sqlite_lock:
+                elsewhere = directory.elsewhere()
+        except (SpoolError, OSError):
+            return  # a remark is not worth a failure
+        for destination, records in elsewhere.items():
+            self._report(
+                f"spool-elsewhere {destination}",
+                f"{records} records in the spool wait for {destination}, not for this sink's list; "
+                "`plumelog-replay drain` with the settings of that list delivers them",
+            )
 
     def _become_unusable(self, reason: str) -> None:
         first = self.state is not KeeperState.UNUSABLE
@@ -401,8 +422,8 @@ class SpoolKeeper:
 
     def _write_row(self, part: Part) -> bool:
         """Write the next row of the backlog. False: the spool is full and its policy is to wait."""
-        # Kept until it is stored: a write that failed may have been done all the same, and is repeated under the
-        # same identity, so that it replaces its row.
+        # Kept until it is stored: a write that failed may have been done all the same, and is repeated under
+        # the same identity, so that it replaces its row.
         row = self._unwritten = self._unwritten or self._cut_row(part)
         batch = row.batch
         told = self._listener.on_stored
@@ -492,7 +513,7 @@ class SpoolKeeper:
         return None
 
     def _read_on(self, part: Part) -> SpooledRow | None:
-        """The part's next row that can be read; a damaged one is put aside, one of a newer format is left alone."""
+        """The part's next readable row; a damaged one is put aside, one of a newer format is left alone."""
         while True:
             with self.sqlite_lock:
                 key = part.peek(self._cursor.get(part.id))
@@ -553,7 +574,9 @@ class SpoolKeeper:
     def _part_of(self, row: SpooledRow) -> Part | None:
         if row.generation != self._generation:
             return None
-        return next((part for part in (self._own, self._adopted) if part is not None and part.id == row.part_id), None)
+        return next(
+            (part for part in (self._own, self._adopted) if part is not None and part.id == row.part_id), None
+        )
 
     def _let_go_of_adopted(self) -> None:
         part, self._adopted = self._adopted, None

@@ -50,6 +50,7 @@ class Part:
         self.destination = destination
         self._lock = lock
         self._notes: list[str] = []
+        self._keeps_damaged = False  # a row that was passed by is still in the files
         self._lane = new_lane_id()
         self._seqs = count(1)
         self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
@@ -202,7 +203,7 @@ class Part:
             _write_new(self._free_name(f"{key}.row"), self._store.read(key))
             self._store.delete(key)
         except (PlumelogError, OSError):
-            pass  # what could not be put aside is not deleted either
+            self._keeps_damaged = True  # what could not be put aside is not deleted either
         self._store.pass_by(key)
         self._forget(key)
 
@@ -236,7 +237,7 @@ class Part:
         Returns:
             Whether it is removed; it is closed in any case.
         """
-        empty = self.empty and not self._store.foreign
+        empty = self.empty and not self._store.foreign and not self._keeps_damaged
         self._store.close()
         removed = False
         if empty:

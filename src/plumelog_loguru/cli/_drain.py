@@ -4,8 +4,8 @@ Promises:
 
 - only parts that nobody owns, and that are meant for the configured destination, are touched;
 - a part is owned while it is drained: other drains and starting sinks share the work, and never a row;
-- it may be killed at any moment: a row is deleted only after Redis has it, and else repeated under its identity;
-- an interrupt lets the batch in flight come to its end, so that nothing is left in doubt; a second does not wait.
+- it may be killed at any moment: a row is deleted once Redis has it, and else repeated under its identity;
+- an interrupt lets the batch in flight come to its end, so that nothing is in doubt; a second does not wait.
 
 Everything happens in one thread: nobody is kept waiting while a row is read from the disk.
 """

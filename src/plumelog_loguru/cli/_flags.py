@@ -1,10 +1,10 @@
 """The command line: what may stand in it, and the settings that come of it.
 
-Promises: every setting is a flag, because the flags are read off the settings; a password is none, and is never
-repeated in a complaint, wherever in the line it stood.
+Promises: every setting is a flag, because the flags are read off the settings; a password is none, and no
+complaint repeats one, wherever in the line it stood.
 
-It is argparse and not pydantic-settings' own command line, which would make a flag of each password too, shows
-the commands without a word on what they do, and answers a wrong value with a traceback.
+It is argparse and not pydantic-settings' own command line, which would make a flag of each password too, show
+the commands without a word on what they do, and answer a wrong value with a traceback.
 """
 
 from __future__ import annotations

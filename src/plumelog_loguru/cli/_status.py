@@ -1,7 +1,7 @@
 """``status``: what is spooled, by whom, how old, and whether Redis takes records.
 
 It reads beside living owners and changes nothing in the spool. Of Redis it tries the real write path, as the
-sink does, in a lane of its own that is gone after a minute: a PING is answered by servers that take no record.
+sink does, in a lane of its own that is gone after a minute: servers that take no record still answer a PING.
 """
 
 from __future__ import annotations
