@@ -201,20 +201,24 @@ class Courier:
             self._live_in_a_row >= _LIVE_BATCHES_BEFORE_A_ROW and self._row_may_go()
         ):
             return None
-        if not self._due():
+        if self._due_in() != 0:
             return None
-        values = self._handoff.take()
-        self._batcher.cut()
+        values = self._take_from_queue()
         return self._begin(Batch(self._lane.next_id(), tuple(values))) if values else None
 
-    def _due(self) -> bool:
+    def _due_in(self) -> float | None:
+        """Seconds until the queue's content is due; 0.0 when it is, None when there is nothing."""
         handoff = self._handoff
-        return self._batcher.due(
+        return self._batcher.seconds_until_due(
             depth=handoff.depth,
             size_bytes=handoff.queued_bytes,
             now=self._clock.monotonic(),
             flush=self._hurry or handoff.left_count() < self._flush_upto,
         )
+
+    def _take_from_queue(self) -> list[bytes]:
+        self._batcher.cut(self._clock.monotonic())
+        return self._handoff.take()
 
     def _take_back(self) -> Head | None:
         """What could not be spooled is delivered from memory, oldest first."""
@@ -343,7 +347,7 @@ class Courier:
     # --- while Redis is away
 
     async def _wait_for_redis(self) -> None:
-        if self._keeper.usable and self._due():
+        if self._keeper.usable and self._due_in() == 0:
             if self._may_offer_queue():
                 self._offer_queue()
                 return
@@ -378,8 +382,7 @@ class Courier:
         return self._keeper.has_room() and not self._keeper.pause_seconds()
 
     def _offer_queue(self) -> None:
-        values = self._handoff.take()
-        self._batcher.cut()
+        values = self._take_from_queue()
         if values:
             block = Block(values)
             self._on_the_way.add(block)
@@ -468,13 +471,17 @@ class Courier:
 
     async def _rest(self, until: float | None = None) -> None:
         """Nothing to do: wait for the queue, the age of what is in it, the replay's turn, or ``until``."""
-        handoff = self._handoff
-        due_at = self._batcher.due_at()
-        records = 1 if due_at is None else self.settings.batch_size
+        handoff, due_in = self._handoff, self._due_in()
+        if due_in is None:
+            records = 1
+        elif handoff.depth < self.settings.batch_size:
+            records = self.settings.batch_size
+        else:
+            records = _NEVER  # a batch follows the last one soon, with all that comes till then
         handoff.wake_when(records=records, size_bytes=MAX_BATCH_BYTES)
-        if handoff.depth >= records or handoff.queued_bytes >= MAX_BATCH_BYTES:
-            self._due()  # came before the line above, and so woke nobody: its age counts from now
-            return
+        if due_in == 0 or handoff.depth >= records or handoff.queued_bytes >= MAX_BATCH_BYTES:
+            return  # came before the line above, and so woke nobody
+        due_at = None if due_in is None else self._clock.monotonic() + due_in
         ends = [end for end in (until, due_at) if end is not None]
         if self._ledger.settled.spooled and self._breaker.state is BreakerState.CLOSED and not self._hurry:
             ends.append(self._replay_not_before)
@@ -511,7 +518,8 @@ class Courier:
                 f"refused-{failure.code}", f"Redis refuses records, and somebody must act: {failure.detail}"
             )
         else:
-            self._report("down", f"Redis does not take records ({failure.detail}); they go to the spool")
+            where = "go to the spool" if self._keeper.usable else "wait in memory, for there is no spool"
+            self._report("down", f"Redis does not take records ({failure.detail}); they {where}")
 
     def _note(self, failure: Failure) -> None:
         self.last_error = failure.detail or failure.code

@@ -24,6 +24,7 @@ class Hooks:
         self._hooks: list[Hook] = []
         self._events: queue.SimpleQueue[SinkEvent | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._thread_ids: set[int] = set()  # of every thread of ours that still runs
 
     def add(self, hook: Hook) -> None:
         """Call ``hook`` with every event from now on."""
@@ -55,9 +56,11 @@ class Hooks:
 
     def is_own_thread(self, thread_id: int) -> bool:
         """Whether hooks run in this thread."""
-        return self._thread is not None and self._thread.ident == thread_id
+        return thread_id in self._thread_ids
 
     def _run(self) -> None:
+        own_id = threading.get_ident()
+        self._thread_ids.add(own_id)
         while (event := self._events.get()) is not None:
             for hook in list(self._hooks):
                 try:
@@ -65,6 +68,6 @@ class Hooks:
                 except Exception as error:
                     self._hooks.remove(hook)
                     self._report(
-                        "hook",
-                        f"the hook {hook!r} raised {type(error).__name__} and is not called again: {error}",
+                        "hook", f"the hook {hook!r} raised {type(error).__name__} and is not called again: {error}"
                     )
+        self._thread_ids.discard(own_id)

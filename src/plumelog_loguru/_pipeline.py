@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum
-from typing import TypeVar
 
 from ._clock import SYSTEM_CLOCK, Clock
 from ._courier import Courier
@@ -26,11 +25,10 @@ from ._facts import DrainReport, EventKind, SinkEvent, SinkStats
 from ._handoff import Bounds, HandOff
 from ._hooks import Hooks
 from ._ledger import Ledger
-from ._runtime import LoopThread
+from ._runtime import LoopThread, start_unawaited
 from ._settings import PlumelogSettings
 from ._spool import Block, KeeperOptions, SpoolKeeper
 
-_T = TypeVar("_T")
 _RESTART_SECONDS = 1.0
 # Of the time that closing may take, this share, at most this long, is kept for writing to the spool.
 _SPOOLING_SHARE, _SPOOLING_SECONDS_MAX = 0.3, 1.5
@@ -122,7 +120,13 @@ class Pipeline:
         keeper = self._new_keeper(loop.post)
         self._ledger.released()
         self._loop, self._keeper = loop, keeper
-        loop.start()
+        keeper_id = start_unawaited(keeper.run, "plumelog-spool")
+        try:
+            loop.start()
+        except BaseException:
+            keeper.close(0.0)
+            raise
+        self.own_thread_ids = loop.thread_ids | {keeper_id}
         self.handoff.attach(lambda: loop.post(self._courier.wake), _Overflow(keeper, self._courier))
         self.state = PipelineState.RUNNING
 
@@ -143,10 +147,8 @@ class Pipeline:
 
     async def _main(self) -> None:
         """What the loop thread does, from its start until it is to end."""
-        loop, keeper = self._loop, self._keeper
-        assert loop is not None and keeper is not None
-        self.own_thread_ids = loop.thread_ids
-        keeper.start()
+        keeper = self._keeper
+        assert keeper is not None
         client = AsyncRedisClient(self.settings)
         self._sender = Sender(client, self.settings.delivery, clock=self._clock, report=self._report)
         self._ending, self._ended = False, asyncio.Event()
@@ -155,7 +157,9 @@ class Pipeline:
                 self._working = asyncio.ensure_future(self._courier.run(self._sender, keeper))
                 await asyncio.wait([self._working])
                 if not self._working.cancelled():
-                    self._report("courier", f"the delivery met {self._working.exception()!r}; it goes on in a second")
+                    self._report(
+                        "courier", f"the delivery met {self._working.exception()!r}; it goes on in a second"
+                    )
                     await asyncio.sleep(_RESTART_SECONDS)
             await self._ended.wait()
         finally:
@@ -179,13 +183,25 @@ class Pipeline:
         until = None if timeout is None else started + timeout
         self.start()
 
-        async def work() -> DrainReport:
-            complete = await self._courier.settle(watermark, until)
+        def report(complete: bool) -> DrainReport:
             return self._report_since(started, before, complete)
 
+        async def work() -> bool:
+            return await self._courier.settle(watermark, until)
+
+        answer: Future[DrainReport] = Future()
         if self._loop is None or self.state is not PipelineState.RUNNING:
-            return _done(self._report_since(started, before, complete=not self._courier.remains()))
-        return self._loop.call(work)
+            answer.set_result(report(complete=not self._courier.remains()))
+            return answer
+
+        def relay(settling: Future[bool]) -> None:
+            # Where the sink stops meanwhile, its end has settled what could be.
+            ended = settling.exception() is not None
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(report(not self._courier.remains() if ended else settling.result()))
+
+        self._loop.call(work).add_done_callback(relay)
+        return answer
 
     def stop(self, timeout: float, *, final: bool) -> DrainReport:
         """Push what is left, spool the rest, and let go of threads, files and connections.
@@ -241,7 +257,9 @@ class Pipeline:
         courier.hurry()
         await courier.settle(watermark, push_until)
         self._ending = True
-        while not (working := self._working).done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
+        while not (
+            working := self._working
+        ).done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
             working.cancel()
             await asyncio.wait([working], timeout=_CANCEL_AGAIN_SECONDS)
         courier.spool_the_rest(keeper)  # named: a sink that ends at once ends before the courier ran
@@ -327,12 +345,7 @@ class Pipeline:
 
     def is_own_thread(self, thread_id: int) -> bool:
         """Whether this is a thread of ours."""
-        keeper = self._keeper
-        return (
-            thread_id in self.own_thread_ids
-            or (keeper is not None and thread_id == keeper.thread_id)
-            or self._hooks.is_own_thread(thread_id)
-        )
+        return thread_id in self.own_thread_ids or self._hooks.is_own_thread(thread_id)
 
     def _report_since(self, started: float, before: SinkStats, complete: bool) -> DrainReport:
         now = self.stats()
@@ -372,9 +385,3 @@ def _bounds(settings: PlumelogSettings) -> Bounds:
         policy=settings.spool_full_policy,
         block_timeout_seconds=settings.block_timeout_seconds,
     )
-
-
-def _done(value: _T) -> Future[_T]:
-    future: Future[_T] = Future()
-    future.set_result(value)
-    return future

@@ -106,7 +106,7 @@ class DurableRedisSink:
                 _OUR_LOGGERS
             ):
                 return  # the loop's own remarks, come by an intercept handler: they would feed themselves
-            pipeline.handoff.put(encode(self._extractor.extract(record), self._record_max_bytes))
+            pipeline.handoff.put(self._extractor.line(record, self._record_max_bytes))
             if pipeline.state is PipelineState.IDLE:
                 self._start()
         except Exception as error:

@@ -32,6 +32,7 @@ from plumelog_loguru import (
     create_redis_sink,
 )
 from plumelog_loguru._diagnostics import reset_for_tests
+from tests.scale import scaled
 from tests.sink.conftest import MakeSink, verdict, wait_until
 
 
@@ -440,6 +441,19 @@ def test_a_loop_that_ends_by_an_exception_is_started_again(
     assert sink.drain(10).complete
     assert verdict(redis_server, ["before", "during", "after"]).exactly_once
     assert "nobody foresaw this" in capsys.readouterr().err
+
+
+def test_a_drain_that_meets_a_stop_ends(redis_server: RedisServer, make_sink: MakeSink) -> None:
+    """Whoever drains while another thread stops the sink gets an answer, every time."""
+    for _ in range(scaled(20, 300)):
+        sink = make_sink(redis_server.url)
+        sink.write("x")  # type: ignore[arg-type]
+        stopper = threading.Thread(target=sink.stop)
+        stopper.start()
+        reports = [sink.drain() for _ in range(5)]
+        stopper.join()
+        assert reports[0].complete
+        sink.close()
 
 
 def test_records_for_another_list_are_left_alone_and_spoken_of(

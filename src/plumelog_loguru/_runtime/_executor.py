@@ -8,10 +8,11 @@ started with the loop and take work until the process is gone.
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from ._threads import start_unawaited
 
 _T = TypeVar("_T")
 _Job = Callable[[], None]
@@ -24,17 +25,13 @@ class PrestartedExecutor(ThreadPoolExecutor):
         # The base class is not initialised: nothing of it is used, and its exit hooks would wait for our
         # threads.
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._workers = [
-            threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True)
-            for n in range(1, threads + 1)
-        ]
-        for worker in self._workers:
-            worker.start()
-
-    @property
-    def thread_ids(self) -> frozenset[int]:
-        """The identifiers of the threads that run the calls."""
-        return frozenset(worker.ident for worker in self._workers if worker.ident is not None)
+        self.thread_ids: frozenset[int] = frozenset()
+        try:
+            for n in range(1, threads + 1):
+                self.thread_ids |= {start_unawaited(self._work, f"{name}-{n}")}
+        except BaseException:
+            self.shutdown()
+            raise
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         future: Future[_T] = Future()
@@ -54,7 +51,7 @@ class PrestartedExecutor(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after their present call. Never waits: a look-up may hang for half a minute."""
-        for _ in self._workers:
+        for _ in self.thread_ids:
             self._jobs.put(None)
 
     def _work(self) -> None:

@@ -12,17 +12,17 @@ States: ``NEW -> RUNNING -> STOPPED``; a stopped runtime is not started again: i
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from enum import Enum
 from typing import Any, TypeVar
 
 from ._executor import PrestartedExecutor
+from ._threads import start_unawaited
 
 _T = TypeVar("_T")
 _RESTART_SECONDS = 1.0
@@ -54,35 +54,31 @@ class LoopThread:
         self._state = RuntimeState.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mailbox: deque[Callable[[], None]] = deque()
-        self._thread_ids: frozenset[int] = frozenset()
+        self.thread_ids: frozenset[int] = frozenset()  # in which code of the runtime runs
+        self._unanswered: set[Future[Any]] = set()
         self._stopped = threading.Event()
 
     def __repr__(self) -> str:
         return f"<LoopThread {self._name} {self._state.value}>"
 
-    @property
-    def thread_ids(self) -> frozenset[int]:
-        """The threads in which code of the runtime runs."""
-        return self._thread_ids
-
     # ---------------------------------------------------------------- any thread
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError where the interpreter starts no more threads.
+        """Start the threads, without waiting for them.
 
-        `Thread.start` waits until the thread runs, and the garbage collector may run a user's ``__del__``
-        there first, which may log, and wait for a lock that the caller of ``logger.info()`` holds. So the
-        thread is started by another one, for which nobody waits.
+        Raises:
+            RuntimeError: the process, or an interpreter that ends, starts no more threads.
         """
         if self._state is not RuntimeState.NEW:
             return
-        self._state = RuntimeState.RUNNING
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        resolver = PrestartedExecutor(_RESOLVER_THREADS, f"{self._name}-resolver")
         try:
-            _thread.start_new_thread(thread.start, ())
+            own_id = start_unawaited(lambda: self._run(resolver), self._name)
         except BaseException:
-            self._state = RuntimeState.NEW
+            resolver.shutdown()
             raise
+        self.thread_ids = resolver.thread_ids | {own_id}
+        self._state = RuntimeState.RUNNING
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop call ``callback`` soon; kept until the loop runs. Callable from any thread."""
@@ -103,6 +99,10 @@ class LoopThread:
             task.add_done_callback(lambda done: _copy_outcome(done, future))
 
         self.post(begin)
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
+        if self._state is RuntimeState.STOPPED:
+            self._answer_the_rest()
         return future
 
     def join(self, timeout: float) -> bool:
@@ -111,9 +111,7 @@ class LoopThread:
 
     # ---------------------------------------------------------------- the loop thread
 
-    def _run(self) -> None:
-        resolver = PrestartedExecutor(_RESOLVER_THREADS, f"{self._name}-resolver")
-        self._thread_ids = resolver.thread_ids | {threading.get_ident()}
+    def _run(self, resolver: PrestartedExecutor) -> None:
         try:
             while True:
                 try:
@@ -127,6 +125,7 @@ class LoopThread:
         finally:
             resolver.shutdown()
             self._state = RuntimeState.STOPPED
+            self._answer_the_rest()
             self._stopped.set()
 
     def _run_loop(self, resolver: PrestartedExecutor) -> None:
@@ -147,6 +146,10 @@ class LoopThread:
             finally:
                 loop.close()
 
+    def _answer_the_rest(self) -> None:
+        for future in list(self._unanswered):
+            _fail(future)
+
     def _empty_mailbox(self) -> None:
         while self._mailbox:
             self._mailbox.popleft()()
@@ -156,15 +159,26 @@ class LoopThread:
         self._report(f"asyncio reports: {context.get('message')} {context.get('exception')!r}")
 
 
+class LoopEndedError(RuntimeError):
+    """The loop ended before the call was done."""
+
+
 def _copy_outcome(task: asyncio.Future[_T], future: Future[_T]) -> None:
-    if future.cancelled() or not future.set_running_or_notify_cancel():
-        return
     if task.cancelled():
-        future.set_exception(RuntimeError("the sink's loop ended before the call was done"))
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
+        _fail(future)
+    elif future.set_running_or_notify_cancel():
+        if (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+
+def _fail(future: Future[Any]) -> None:
+    try:
+        if not future.done() and future.set_running_or_notify_cancel():
+            future.set_exception(LoopEndedError("the loop ended before the call was done"))
+    except (InvalidStateError, RuntimeError):
+        pass  # it was answered at this very moment
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -143,8 +143,13 @@ class SpoolDirectory:
         except OSError as error:
             raise SpoolError(f"the spool directory {self.path} cannot be read ({error.strerror})") from error
         looked = [(path, _look_at(path)) for path in self._paths(_PART)]
-        # One without a lock and without records was being removed while we looked.
-        return [info for path, info in looked if info.records or os.path.lexists(path / LOCK)]
+        # One that is gone was removed while we looked, and one without a lock and without records is about to
+        # be.
+        return [
+            info
+            for path, info in looked
+            if os.path.lexists(path) and (info.records or os.path.lexists(path / LOCK))
+        ]
 
     def elsewhere(self) -> dict[Destination, int]:
         """How many records wait in parts that nobody owns and that are meant for another destination."""
@@ -175,8 +180,8 @@ class SpoolDirectory:
 
 
 def _look_at(path: Path) -> PartInfo:
-    # Asked first: what a living owner removes while we look must not seem to have been left behind.
-    owner: Literal["live", "dead"] = "live" if is_held(path / LOCK) else "dead"
+    # Asked before and after: what an owner removes while we look must not seem to have been left behind.
+    held = is_held(path / LOCK)
     facts, problem = StoreFacts(0, 0, 0, None, None), None
     try:
         if os.path.lexists(path / SPOOL):  # else its maker ended before it had one
@@ -191,7 +196,7 @@ def _look_at(path: Path) -> PartInfo:
         quarantined = len(os.listdir(path / QUARANTINE))
     return PartInfo(
         id=path.name.removeprefix("part-"),
-        owner=owner,
+        owner="live" if held or is_held(path / LOCK) else "dead",
         destination=destination,
         batches=facts.batches,
         records=facts.records,

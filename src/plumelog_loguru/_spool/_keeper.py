@@ -141,9 +141,9 @@ class SpoolKeeper:
         self._clock = clock
         self.sqlite_lock = threading.Lock()
         self.state = KeeperState.OPENING
+        self.degraded = False  # there is no spool, and so records are kept in memory only
         self.spool_bytes = 0
         self.oldest_ms = 0
-        self.thread_id = 0
         self.last_error: str | None = None
         self._inbox: queue.SimpleQueue[Block | Callable[[], None] | None] = queue.SimpleQueue()
         self._backlog: deque[Block] = deque()
@@ -161,7 +161,6 @@ class SpoolKeeper:
         self._retry_delay = _RETRY_FIRST_SECONDS
         self._adopt_at = 0.0
         self._close_at: float | None = None
-        self._started = False
         self._ended = threading.Event()
 
     def __repr__(self) -> str:
@@ -169,21 +168,10 @@ class SpoolKeeper:
 
     # ---------------------------------------------------------------- any thread
 
-    def start(self) -> None:
-        """Start the thread, unless it was started; called in the loop thread."""
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self.run, name="plumelog-spool", daemon=True).start()
-
     @property
     def usable(self) -> bool:
         """Whether records may be offered: there is a spool, or it is not yet known that there is none."""
         return self.state in (KeeperState.OPENING, KeeperState.READY, KeeperState.FAILING)
-
-    @property
-    def degraded(self) -> bool:
-        """Whether there is no spool, and so records are kept in memory only."""
-        return self.state is KeeperState.UNUSABLE
 
     @property
     def takes_records(self) -> bool:
@@ -264,7 +252,6 @@ class SpoolKeeper:
 
     def run(self) -> None:
         """Serve until closed: in the spool thread, or at interpreter exit in the one that is left."""
-        self.thread_id = threading.get_ident()
         try:
             while True:
                 try:
@@ -277,7 +264,6 @@ class SpoolKeeper:
                     time.sleep(1.0)
         finally:
             self.state = KeeperState.CLOSED
-            self.thread_id = 0  # it may have been the application's own thread
             self._ended.set()
 
     def _serve(self) -> bool:
@@ -340,6 +326,7 @@ class SpoolKeeper:
         self._adopt_at = time.monotonic()
         self._take_charge(part)
         self.state = KeeperState.READY
+        self.degraded = False
         for sentence in (*directory.notes(), *part.notes()):
             self._report("spool-found", sentence)
         self._tell_of_others(directory)
@@ -361,6 +348,7 @@ class SpoolKeeper:
     def _become_unusable(self, reason: str) -> None:
         first = self.state is not KeeperState.UNUSABLE
         self.state = KeeperState.UNUSABLE
+        self.degraded = True
         self.last_error = reason
         returned = list(self._backlog)
         self._backlog.clear()
@@ -513,21 +501,25 @@ class SpoolKeeper:
         return None
 
     def _read_on(self, part: Part) -> SpooledRow | None:
-        """The part's next readable row; a damaged one is put aside, one of a newer format is left alone."""
+        """The part's next row; damaged ones are put aside and passed by.
+
+        Nothing else is passed by: a later row of the same lane, once delivered, would make Redis take the one that
+        was left out for already applied.
+        """
         while True:
             with self.sqlite_lock:
                 key = part.peek(self._cursor.get(part.id))
                 if key is None:
                     return None
-                self._cursor[part.id] = key
                 try:
                     row = part.read(key)
                 except NewerFormat as error:
-                    self._report("spool-newer", f"{error}; it is left for a newer version")
-                    continue
+                    self._report("spool-newer", f"{error}; it and what follows is left for a newer version")
+                    return None
                 except CorruptRow:
                     part.quarantine(key)
                     row = None
+            self._cursor[part.id] = key
             if row is not None:
                 self._handed_out.add((part.id, key))
                 self.oldest_ms = row.first_ms

@@ -1,0 +1,45 @@
+"""The bench: it measures what it says, and its table compares within rounds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import run_variant, table
+from lab.servers import RedisServer
+
+
+@pytest.mark.parametrize("measure", ["plain", "bound"])
+def test_a_call_is_timed(redis_server: RedisServer, measure: str) -> None:
+    """The cost of a call is a median, a mean and a 99.9th percentile in nanoseconds."""
+    found = run_variant("nothing", Path(sys.executable), measure, redis_server, 2000)
+    assert 0 < found["median"] <= found["p999"]
+    assert found["mean"] > 0
+
+
+def test_throughput_counts_what_arrived(redis_server: RedisServer) -> None:
+    """Every record of ours is in Redis when the clock stops."""
+    found = run_variant("ours", Path(sys.executable), "throughput", redis_server, 2050)
+    assert found["missing"] == found["spooled"] == found["dropped"] == 0
+    assert redis_server.cli("LLEN", "bench") == 2050
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    """A slow round gives the same ratio as a fast one; without the earlier release its row is left out."""
+
+    def one_round(slow: float) -> dict[str, dict[str, dict[str, float]]]:
+        calls = {"median": 1000 * slow, "mean": 1000 * slow, "p999": 1000 * slow}
+        ours = {name: value * 1.2 for name, value in calls.items()}
+        through = {"nothing": {"records_per_second": 100 / slow}, "ours": {"records_per_second": 60 / slow}}
+        return {
+            "plain": {"nothing": calls, "ours": ours},
+            "bound": {"nothing": calls, "ours": ours},
+            "throughput": through,
+        }
+
+    lines = table([one_round(1), one_round(7)], ["nothing", "ours"])
+    assert "1.20 /  1.20 /  1.20   aim ≤ 1.35: met" in lines[1]
+    assert "0.60 /  0.60 /  0.60   aim ≥ 0.55: met" in lines[-1]
+    assert len(lines) == 8

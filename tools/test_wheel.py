@@ -1,0 +1,98 @@
+"""Build the wheel, install it where the sources cannot be seen, and run the tests against it.
+
+    python tools/test_wheel.py [--every-python] [pytest's arguments]
+
+Needs nothing but Python with venv and pip. Each interpreter gets an environment of its own under
+`.test-venvs`, made anew whenever pyproject.toml is newer than it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def run(*command: str | Path) -> None:
+    """Run it in the repository, and end with its exit code if it fails."""
+    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def answer(*command: str | Path) -> str | None:
+    """What it prints, run away from the sources; None if it cannot be started or fails."""
+    try:
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def find(version: str) -> Path | None:
+    """The interpreter of a version: on PATH, or among those that pyenv keeps."""
+    on_path = shutil.which(f"python{version}")
+    of_pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for candidate in (sys.executable, on_path, *reversed(of_pyenv)):
+        # Asked, not believed: pyenv puts a stand-in on PATH for each version, whether it may be used or not.
+        question = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+        if candidate and answer(candidate, "-c", question) == version:
+            return Path(candidate)
+    return None
+
+
+def environment(version: str, interpreter: Path) -> Path:
+    """The Python of an environment that has everything but the wheel."""
+    path = ROOT / ".test-venvs" / version
+    python, ready = path / "bin" / "python", path / "ready"
+    if not ready.exists() or ready.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
+        shutil.rmtree(path, ignore_errors=True)
+        run(interpreter, "-m", "venv", path)
+        run(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip")
+        run(python, "-m", "pip", "install", "--quiet", "--group", "test", "--group", "build")
+        ready.touch()
+    return python
+
+
+def build_wheel(python: Path) -> Path:
+    """The wheel of the sources as they are now."""
+    folder = ROOT / "build" / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(python, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def main(arguments: list[str]) -> None:
+    """Test on the Python that runs this, or on every one that is there."""
+    every = "--every-python" in arguments
+    arguments = [argument for argument in arguments if argument != "--every-python"]
+    versions = PYTHONS if every else (f"{sys.version_info.major}.{sys.version_info.minor}",)
+    found = {version: interpreter for version in versions if (interpreter := find(version))}
+    missing = [version for version in versions if version not in found]
+    if not found:
+        sys.exit(f"no Python with venv and pip was found among {', '.join(versions)}")
+    os.environ.pop("PYTHONPATH", None)  # it could show the sources to the tests
+    wheel = None
+    for version, interpreter in found.items():
+        print(f"\n=== Python {version}: {interpreter}", flush=True)
+        python = environment(version, interpreter)
+        wheel = wheel or build_wheel(python)
+        run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]")
+        run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
+        where = answer(python, "-c", "import plumelog_loguru; print(plumelog_loguru.__file__)")
+        if where is None or not Path(where).is_relative_to(ROOT / ".test-venvs"):
+            sys.exit(f"the tests would run against {where}, not against the wheel")
+        run(python, "-m", "pytest", *arguments)
+    print(
+        f"\ntested on Python {', '.join(found)}" + (f"; not found: {', '.join(missing)}" if missing else "")
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
