@@ -52,6 +52,7 @@ _NEVER = 1 << 62
 _LIVE_BATCHES_BEFORE_A_ROW = 10
 _NO_ROOM_POLL_SECONDS = 0.02
 _UNREADABLE_PAUSE_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 0.02
 
 
 class Tell(Protocol):
@@ -348,11 +349,10 @@ class Courier:
 
     async def _wait_for_redis(self) -> None:
         if self._keeper.usable and self._due_in() == 0:
-            if self._may_offer_queue():
-                self._offer_queue()
+            if not self._may_offer_queue():
+                await self._idle(self._clock.monotonic() + _NO_ROOM_POLL_SECONDS)
                 return
-            await self._idle(self._clock.monotonic() + _NO_ROOM_POLL_SECONDS)
-            return
+            self._offer_queue()
         wait = self._breaker.seconds_until_probe()
         if wait > 0:
             await self._rest(self._clock.monotonic() + wait)
@@ -395,36 +395,31 @@ class Courier:
             self._offer_queue()
         self._watch_pressure()
 
-    def _over_mark(self) -> bool:
+    def _mark(self) -> tuple[int, int]:
+        """How much the queue may hold, in records and in bytes, while an attempt is under way."""
         bounds = self._handoff.bounds
-        return (
-            self._handoff.depth >= max(1, bounds.max_records * 3 // 4)
-            or self._handoff.queued_bytes >= bounds.max_bytes * 3 // 4
-        )
+        if (
+            self._breaker.state is BreakerState.OPEN
+        ):  # the attempt is a probe, and the queue goes to the spool anyway
+            return self.settings.batch_size, MAX_BATCH_BYTES
+        return max(1, bounds.max_records * 3 // 4), bounds.max_bytes * 3 // 4
+
+    def _over_mark(self) -> bool:
+        records, size_bytes = self._mark()
+        return self._handoff.depth >= records or self._handoff.queued_bytes >= size_bytes
 
     def _become_busy(self) -> None:
         self._busy = True
-        if self._over_mark() and self._breaker.state is BreakerState.OPEN:
-            self._relieve()
-        self._watch_pressure()
+        self._relieve()
 
     def _watch_pressure(self) -> None:
-        bounds = self._handoff.bounds
-        if self._may_offer_queue():
-            self._handoff.wake_when(
-                records=max(1, bounds.max_records * 3 // 4), size_bytes=bounds.max_bytes * 3 // 4
-            )
-        else:
-            self._handoff.wake_when(records=_NEVER)
+        records, size_bytes = self._mark() if self._may_offer_queue() else (_NEVER, _NEVER)
+        self._handoff.wake_when(records=records, size_bytes=size_bytes)
 
     # --- rows of the spool
 
     def _row_may_go(self) -> bool:
-        return (
-            not self._hurry
-            and self._ledger.settled.spooled > 0
-            and self._clock.monotonic() >= self._replay_not_before
-        )
+        return self._ledger.settled.spooled > 0 and self._clock.monotonic() >= self._replay_not_before
 
     async def _replay_row(self) -> None:
         self._become_busy()
@@ -483,7 +478,7 @@ class Courier:
             return  # came before the line above, and so woke nobody
         due_at = None if due_in is None else self._clock.monotonic() + due_in
         ends = [end for end in (until, due_at) if end is not None]
-        if self._ledger.settled.spooled and self._breaker.state is BreakerState.CLOSED and not self._hurry:
+        if self._ledger.settled.spooled and self._breaker.state is BreakerState.CLOSED:
             ends.append(self._replay_not_before)
         await self._idle(min(ends, default=None))
 
@@ -534,7 +529,12 @@ class Courier:
 
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         self.last_error = reason
-        self._returned.extend(returned)
+        for block in returned:
+            if block.written < len(block.values):
+                self._on_the_way.add(block)
+                self._returned.append(block)
+            else:
+                self._on_the_way.discard(block)
         self._signal.set()
         self._changed.set()
 
@@ -607,24 +607,39 @@ class Courier:
             return False
         self._changed.clear()
         # What callers do is not told to us, so look again soon in any case.
-        await self._changed.wait(0.02 if until is None else min(0.02, until - now))
+        await self._changed.wait(
+            _LOOK_AGAIN_SECONDS if until is None else min(_LOOK_AGAIN_SECONDS, until - now)
+        )
         return True
 
     def _nothing_takes_records(self) -> bool:
         return self._breaker.state is BreakerState.OPEN and not self._keeper.takes_records
 
+    async def replay_the_rest(self, until: float) -> None:
+        """Wait for the spool's rows while Redis takes them without a pause; ``until`` is monotonic seconds.
+
+        A short job whose burst overflowed should not leave it behind until its next run.
+        """
+        while (
+            self._ledger.settled.spooled
+            and self.redis_state == "up"
+            and self._replay_not_before <= (now := self._clock.monotonic()) < until
+        ):
+            await self._changed.wait(min(_LOOK_AGAIN_SECONDS, until - now))
+
     def hurry(self) -> None:
-        """The sink is closing: no backoff, no replay; what fails once goes to the spool."""
+        """The sink is closing: no backoff; what fails once goes to the spool, or stays there."""
         self._hurry = True
         self._signal.set()
 
-    def spool_the_rest(self, keeper: SpoolKeeper | None = None) -> None:
-        """After `run` has ended: give everything that is left to the spool, if there is one."""
-        self._keeper = keeper or self._keeper
+    def spool_the_rest(self, keeper: SpoolKeeper) -> bool:
+        """After `run` has ended: give what is left to the spool. False: it has no room just now."""
+        self._keeper = keeper
         if self._head is not None:
             self._spill(self._head)
-        while self._handoff.depth and self._keeper.has_room():
+        while self._handoff.depth and keeper.has_room():
             self._offer_queue()
+        return not keeper.usable or not (self._head or self._handoff.depth)
 
     def remains(self) -> int:
         """Records that are in memory and on no way out."""
@@ -633,6 +648,11 @@ class Courier:
             + (self._head.records if self._head else 0)
             + sum(len(block.values) - block.written for block in self._returned)
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no record is in memory, neither in the queue nor on its way."""
+        return not (self._on_the_way or self._handoff.depth or self._handoff.shifting)
 
     def abandon(self, reason: str) -> int:
         """Count everything that is left as lost; the sink is closed for good."""

@@ -68,6 +68,7 @@ class Hooks:
                 except Exception as error:
                     self._hooks.remove(hook)
                     self._report(
-                        "hook", f"the hook {hook!r} raised {type(error).__name__} and is not called again: {error}"
+                        "hook",
+                        f"the hook {hook!r} raised {type(error).__name__} and is not called again: {error}",
                     )
         self._thread_ids.discard(own_id)

@@ -191,14 +191,14 @@ class Pipeline:
 
         answer: Future[DrainReport] = Future()
         if self._loop is None or self.state is not PipelineState.RUNNING:
-            answer.set_result(report(complete=not self._courier.remains()))
+            answer.set_result(report(complete=self._courier.is_idle))
             return answer
 
         def relay(settling: Future[bool]) -> None:
             # Where the sink stops meanwhile, its end has settled what could be.
             ended = settling.exception() is not None
             if answer.set_running_or_notify_cancel():
-                answer.set_result(report(not self._courier.remains() if ended else settling.result()))
+                answer.set_result(report(self._courier.is_idle if ended else settling.result()))
 
         self._loop.call(work).add_done_callback(relay)
         return answer
@@ -222,7 +222,9 @@ class Pipeline:
                 self._end(started, timeout)
             else:
                 self._spool_without_threads(timeout)
-            left = self._courier.remains()
+            left, idle = self._courier.remains(), self._courier.is_idle
+            if idle:
+                self.handoff.forget_interrupted(self.stats().in_memory)
             if final:
                 self._courier.abandon("closed")
             elif left:
@@ -233,7 +235,7 @@ class Pipeline:
             self._hooks.rest()
         finally:
             self._starting.release()
-        return self._report_since(started, before, complete=not left)
+        return self._report_since(started, before, complete=idle)
 
     def _end(self, started: float, timeout: float) -> None:
         loop, keeper = self._loop, self._keeper
@@ -256,13 +258,13 @@ class Pipeline:
         assert keeper is not None
         courier.hurry()
         await courier.settle(watermark, push_until)
+        await courier.replay_the_rest(push_until)
         self._ending = True
-        while not (
-            working := self._working
-        ).done():  # what it waits for may swallow a cancellation (asyncio before Python 3.12)
-            working.cancel()
-            await asyncio.wait([working], timeout=_CANCEL_AGAIN_SECONDS)
-        courier.spool_the_rest(keeper)  # named: a sink that ends at once ends before the courier ran
+        while not self._working.done():
+            self._working.cancel()  # again: before Python 3.12 what it waits for may swallow a cancellation
+            await asyncio.wait([self._working], timeout=_CANCEL_AGAIN_SECONDS)
+        while not courier.spool_the_rest(keeper) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
         keeper.close(max(0.0, deadline - self._clock.monotonic()))
         while not keeper.join(0) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # a thread can be joined, not awaited

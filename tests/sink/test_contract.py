@@ -443,6 +443,35 @@ def test_a_loop_that_ends_by_an_exception_is_started_again(
     assert "nobody foresaw this" in capsys.readouterr().err
 
 
+def test_interrupted_calls_leave_the_account_true(redis_server: RedisServer, make_sink: MakeSink) -> None:
+    """KeyboardInterrupt strikes inside calls: what returned is delivered once, the rest at most once."""
+    import signal
+
+    sink = make_sink(redis_server.url)
+
+    def on_alarm(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    returned = []
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        for n in range(scaled(3_000, 30_000)):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00001)
+                sink.write(str(n))  # type: ignore[arg-type]
+                returned.append(str(n))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                continue
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    sink.close()
+    found = verdict(redis_server, returned)
+    assert not found.lost and not found.doubled, found
+    assert sink.stats().in_memory == 0
+
+
 def test_a_drain_that_meets_a_stop_ends(redis_server: RedisServer, make_sink: MakeSink) -> None:
     """Whoever drains while another thread stops the sink gets an answer, every time."""
     for _ in range(scaled(20, 300)):

@@ -135,6 +135,21 @@ def test_closing_spends_one_deadline(make_sink: MakeSink, own_server: RedisServe
     assert verdict(own_server, expected).exactly_once
 
 
+def test_a_short_job_leaves_no_burst_behind(
+    redis_server: RedisServer, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    """What overflowed to the disk while Redis was there is delivered before the sink ends."""
+    sink = make_sink(redis_server.url, queue_max_size=50)
+    handler = logger.add(sink, format="{message}")
+    expected = [str(n) for n in range(scaled(3_000, 50_000))]
+    for message in expected:
+        logger.info(message)
+    logger.remove(handler)
+    assert sink.stats().spooled == 0
+    assert verdict(redis_server, expected).exactly_once
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 def test_closing_at_once(redis_server: RedisServer, make_sink: MakeSink, tmp_path: Path) -> None:
     """A sink that is closed before its threads have begun ends cleanly, with and without a record."""
     for _ in range(scaled(10, 200)):

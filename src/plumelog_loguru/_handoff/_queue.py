@@ -198,6 +198,11 @@ class HandOff:
         """Refuse every later record and count it."""
         self._closed = True
 
+    def forget_interrupted(self, records: int) -> None:
+        """Count fewer records: calls that an interrupt ended before the queue, and that never returned."""
+        with self._callers:
+            self._put_records -= records
+
     # ---------------------------------------------------------------- any thread
 
     @property

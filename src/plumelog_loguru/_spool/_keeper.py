@@ -350,13 +350,22 @@ class SpoolKeeper:
         self.state = KeeperState.UNUSABLE
         self.degraded = True
         self.last_error = reason
-        returned = list(self._backlog)
-        self._backlog.clear()
-        for block in returned:
-            self._settled_bytes += block.size_bytes
+        returned = self._give_back()
         if first:
             self._report("spool-unusable", f"no spool: {reason}; records are kept in memory only")
         self._post(lambda: self._listener.on_spool_unusable(reason, returned))
+
+    def _give_back(self) -> list[Block]:
+        """What was offered and is not on disk. A row whose write failed keeps its identity."""
+        returned = list(self._backlog)
+        self._backlog.clear()
+        self._settled_bytes += sum(block.size_bytes for block in returned)
+        row, self._unwritten = self._unwritten, None
+        if row is not None:
+            for block, count in row.pieces:
+                block.written += count
+            returned.insert(0, Block(row.batch.values, row.batch))
+        return returned
 
     def _take_charge(self, part: Part) -> None:
         part_id, adopted = part.id, part.records
@@ -503,8 +512,8 @@ class SpoolKeeper:
     def _read_on(self, part: Part) -> SpooledRow | None:
         """The part's next row; damaged ones are put aside and passed by.
 
-        Nothing else is passed by: a later row of the same lane, once delivered, would make Redis take the one that
-        was left out for already applied.
+        Nothing else is passed by: a later row of the same lane, once delivered, would make Redis take the one
+        that was left out for already applied.
         """
         while True:
             with self.sqlite_lock:
@@ -603,8 +612,7 @@ class SpoolKeeper:
     # --- ending
 
     def _shut(self) -> None:
-        returned = list(self._backlog)
-        self._backlog.clear()
+        returned = self._give_back()
         for part in filter(None, (self._adopted, self._own)):
             with self.sqlite_lock:
                 try:
