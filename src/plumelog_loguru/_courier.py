@@ -19,9 +19,11 @@ thing.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from ._batch import MAX_BATCH_BYTES, AttemptedBy, Batch, BatchId
@@ -66,6 +68,7 @@ class Head:
     """The live batch whose delivery has begun: at most one."""
 
     batch: Batch
+    since: int  # where it stands in the order in which records left the queue
     origin: Block | None = None  # the block that came back from a spool that is none
     tries: int = 0
     not_before: float = 0.0  # monotonic seconds
@@ -112,6 +115,7 @@ class Courier:
         # Heads and blocks that left the queue and are neither in Redis nor in the spool yet. Callers add to
         # it too.
         self._on_the_way: set[Head | Block] = set()
+        self._departures = count(1)
         self._contacted = False
         self._last_kind = FailureKind.TRANSIENT
         self.last_error: str | None = None
@@ -139,7 +143,8 @@ class Courier:
         return "refusing" if self._last_kind is not FailureKind.TRANSIENT else "down"
 
     def expect(self, block: Block) -> None:
-        """A caller is about to give this block to the spool thread."""
+        """This block is about to be given to the spool thread, by a caller or by us."""
+        block.since = block.since or next(self._departures)
         self._on_the_way.add(block)
 
     # ---------------------------------------------------------------- the loop thread
@@ -230,7 +235,7 @@ class Courier:
         return self._begin(batch, block)
 
     def _begin(self, batch: Batch, origin: Block | None = None) -> Head:
-        head = Head(batch, origin)
+        head = Head(batch, origin.since if origin else next(self._departures), origin)
         self._on_the_way.add(head)
         return head
 
@@ -257,7 +262,7 @@ class Courier:
         attempted, head.batch = head.batch, self._sender.stamped(head.batch)
         outcome = await self._sender.send(attempted)
         # The fall-back may have changed how the batch was attempted; stamp what really happened.
-        head.batch = self._sender.stamped(head.batch)
+        head.batch = self._sender.stamped(attempted)
         head.tries += 1
         if isinstance(outcome, Failed):
             if not outcome.failure.in_doubt and not repeated:
@@ -328,11 +333,10 @@ class Courier:
         """Give the head to the spool under its identity; its lane is never used again. False: no room now."""
         if not self._keeper.has_room():
             return False
-        block = head.origin or Block(head.batch.values)
-        block.batch = head.batch
+        block = Block(head.batch.values, head.batch, since=head.since)
+        self.expect(block)
         self._keeper.offer(block, from_loop=True)
-        self._on_the_way.add(block)
-        self._on_the_way.discard(head)
+        self._on_the_way -= {head, head.origin}
         self._lane.freeze()
         self._head = None
         self._pressed = False
@@ -385,7 +389,7 @@ class Courier:
         values = self._take_from_queue()
         if values:
             block = Block(values)
-            self._on_the_way.add(block)
+            self.expect(block)
             self._keeper.offer(block, from_loop=True)
 
     def _relieve(self) -> None:
@@ -474,7 +478,8 @@ class Courier:
         else:
             records = _NEVER  # a batch follows the last one soon, with all that comes till then
         handoff.wake_when(records=records, size_bytes=MAX_BATCH_BYTES)
-        if due_in == 0 or handoff.depth >= records or handoff.queued_bytes >= MAX_BATCH_BYTES:
+        if due_in == 0 or handoff.depth >= records or (handoff.depth and handoff.queued_bytes >= MAX_BATCH_BYTES):
+            await asyncio.sleep(0)  # so that calls and the cancellation come through, whatever is found here
             return  # came before the line above, and so woke nobody
         due_at = None if due_in is None else self._clock.monotonic() + due_in
         ends = [end for end in (until, due_at) if end is not None]
@@ -488,7 +493,11 @@ class Courier:
 
     async def _wait(self, until: float | None) -> None:
         self._signal.clear()
-        await self._signal.wait(None if until is None else until - self._clock.monotonic())
+        # Not without a limit: a caller that is interrupted (Ctrl-C) between its record and the wake-up, which is
+        # asked for once, would leave the record and all after it waiting.
+        longest = self._clock.monotonic() + max(1.0, self.settings.batch_interval_seconds)
+        until = longest if until is None else min(until, longest)
+        await self._signal.wait(until - self._clock.monotonic())
 
     # --- Redis's state
 
@@ -562,10 +571,9 @@ class Courier:
         self._lost(records, "spool_full")
 
     def on_part_lost(self, part_id: str, reason: str) -> None:
-        held = self._replayer.in_hand if self._replayer is not None else None
         lost = self._ledger.settled.spooled_by_part.get(part_id, 0)
-        if held is not None and held.part_id == part_id:
-            lost -= held.records  # it is in our hands, and is delivered from them
+        if self._replayer is not None:
+            lost -= self._replayer.holds(part_id)  # that is in our hands, and is delivered from them
         if lost > 0:
             self._ledger.spool_lost(part_id, lost, reason)
             self._lost(lost, reason)
@@ -592,8 +600,9 @@ class Courier:
         while self._handoff.left_count() < watermark or self._handoff.shifting:
             if not await self._progress(until):
                 return False
-        waiting = set(self._on_the_way)
-        while waiting & self._on_the_way:
+        # By their order and not by themselves: a batch that moves on to the spool is waited for as a block.
+        upto = max((one.since for one in list(self._on_the_way)), default=0)
+        while any(one.since <= upto for one in list(self._on_the_way)):
             if not await self._progress(until):
                 return False
         return True
@@ -637,16 +646,32 @@ class Courier:
         self._keeper = keeper
         if self._head is not None:
             self._spill(self._head)
+        while self._returned and keeper.has_room():
+            self._offer_back(self._returned.popleft())
         while self._handoff.depth and keeper.has_room():
             self._offer_queue()
-        return not keeper.usable or not (self._head or self._handoff.depth)
+        return not keeper.usable or not (self._head or self._returned or self._handoff.depth)
+
+    def _offer_back(self, origin: Block) -> None:
+        block = Block(origin.values[origin.written :], origin.batch, since=origin.since)
+        self.expect(block)
+        self._keeper.offer(block, from_loop=True)
+        self._on_the_way.discard(origin)
+
+    def take_back(self, blocks: list[Block]) -> None:
+        """After the end: keep what the spool did not get, for the next start."""
+        self._returned.extend(blocks)
 
     def remains(self) -> int:
-        """Records that are in memory and on no way out."""
+        """After the end: records that are in memory, and neither in Redis nor in the spool."""
+        head = self._head
+        blocks = {one for one in self._on_the_way if isinstance(one, Block)}.union(self._returned)
+        if head is not None:
+            blocks.discard(head.origin)  # the head's own records
         return (
             self._handoff.depth
-            + (self._head.records if self._head else 0)
-            + sum(len(block.values) - block.written for block in self._returned)
+            + (head.records if head else 0)
+            + sum(len(block.values) - block.written for block in blocks)
         )
 
     @property

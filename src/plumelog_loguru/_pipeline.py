@@ -34,6 +34,7 @@ _RESTART_SECONDS = 1.0
 _SPOOLING_SHARE, _SPOOLING_SECONDS_MAX = 0.3, 1.5
 # Releasing threads and connections takes a moment beyond the deadline at worst; then they are left to die.
 _RELEASE_SECONDS = 0.5
+_LAST_SECONDS = 0.2  # for what is left when the time is up
 _POLL_SECONDS = 0.002
 _CANCEL_AGAIN_SECONDS = 0.05
 
@@ -54,12 +55,15 @@ class _Overflow:
         self.pause_seconds = keeper.pause_seconds
         self._keeper = keeper
         self._courier = courier
+        self._last = Block(())
 
     def offer(self, values: list[bytes]) -> None:
         if values:
-            block = Block(values)
-            self._courier.expect(block)
-            self._keeper.offer(block, from_loop=False)
+            # The same list makes the same block, which is taken once: see `HandOff`.
+            if self._last.values is not values:
+                self._last = Block(values)
+            self._courier.expect(self._last)
+            self._keeper.offer(self._last, from_loop=False)
 
 
 class Pipeline:
@@ -105,6 +109,8 @@ class Pipeline:
         try:
             if self.state is not PipelineState.IDLE or time.monotonic() < self._start_not_before:
                 return
+            if self._loop is not None and not self._loop.join(0):
+                return  # an end that was interrupted, or ran out of time: the courier knows one loop only
             self._start()
         except Exception as error:
             # An interpreter that ends starts no threads; `stop` then writes to the spool in its own thread.
@@ -218,10 +224,11 @@ class Pipeline:
         try:
             if final:
                 self.handoff.close()
+            deadline = started + timeout
             if self.state is PipelineState.RUNNING:
                 self._end(started, timeout)
-            else:
-                self._spool_without_threads(timeout)
+            if self._sweep(deadline):
+                self._spool_without_threads(max(_LAST_SECONDS, deadline - self._clock.monotonic()))
             left, idle = self._courier.remains(), self._courier.is_idle
             if idle:
                 self.handoff.forget_interrupted(self.stats().in_memory)
@@ -248,9 +255,27 @@ class Pipeline:
             finishing.result(timeout + _RELEASE_SECONDS)
         except Exception as error:
             self._courier.last_error = f"the sink did not end in time: {type(error).__name__}"
+        finally:
+            # Also when Ctrl-C ends this wait: the threads go on to their end, and what comes from now on is for
+            # those of the next start.
+            self.handoff.detach()
+            self.state = PipelineState.IDLE
         loop.join(max(0.0, deadline + _RELEASE_SECONDS - self._clock.monotonic()))
-        self.handoff.detach()
         self.own_thread_ids = frozenset()
+
+    def _sweep(self, deadline: float) -> bool:
+        """After the end: gather what came too late for the threads. False: they have not ended yet."""
+        loop, keeper = self._loop, self._keeper
+        if loop is not None:
+            if not loop.join(max(0.0, deadline - self._clock.monotonic())):
+                return False
+            loop.do_the_rest()
+        self.handoff.wait_for_callers(_LAST_SECONDS)
+        if keeper is not None:
+            if not keeper.join(0):
+                return False
+            self._courier.take_back(keeper.unclaimed())
+        return True
 
     async def _finish(self, watermark: int, push_until: float, deadline: float) -> None:
         """In the loop thread: settle what can be settled, then end the courier and the spool thread."""
@@ -266,7 +291,9 @@ class Pipeline:
         while not courier.spool_the_rest(keeper) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         keeper.close(max(0.0, deadline - self._clock.monotonic()))
-        while not keeper.join(0) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+        # A moment longer than the spool thread takes: what it gives back at the deadline must be heard.
+        give_up_at = deadline + _RELEASE_SECONDS / 2
+        while not keeper.join(0) and self._clock.monotonic() < give_up_at:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # a thread can be joined, not awaited
         await asyncio.sleep(0)  # what the spool thread told last is booked
         self._ended.set()
@@ -290,7 +317,7 @@ class Pipeline:
         """Use other settings from now on, where they can change at run time."""
         self.settings = settings
         self.handoff.bounds = _bounds(settings)
-        if self._loop is not None:
+        if self._loop is not None and self.state is PipelineState.RUNNING:
             self._loop.post(lambda: self._courier.apply(settings))
         else:
             self._courier.apply(settings)

@@ -19,6 +19,9 @@ from ._ledger import Ledger
 from ._spool import SpooledRow
 
 
+_READ_SECONDS = 0.2
+
+
 class RowSource(Protocol):
     """Where rows come from: the spool thread."""
 
@@ -43,17 +46,26 @@ class Replayer:
         self._in_hand: SpooledRow | None = None
         self._batch: Batch | None = None  # the row in hand, with what its attempts have added
         self._ahead: asyncio.Future[SpooledRow | None] | None = None
-        self._last: BatchId | None = None  # the last row that Redis took in this replay
 
-    @property
-    def in_hand(self) -> SpooledRow | None:
-        """The row whose delivery was begun and is not done."""
-        return self._in_hand
+    def holds(self, part_id: str) -> int:
+        """Records of a part in hand or read ahead: they are delivered, whatever becomes of the part."""
+        rows = [self._in_hand]
+        if self._ahead is not None and self._ahead.done() and not self._ahead.cancelled():
+            rows.append(self._ahead.result())
+        return sum(row.records for row in rows if row is not None and row.part_id == part_id)
 
     async def fetch(self) -> SpooledRow | None:
-        """The row to deliver next; None if the spool has none, or cannot read it now."""
+        """The row to deliver next; None if the spool has none, or cannot read it now.
+
+        A disk that hangs must not keep live records from Redis, so it is not waited for without end.
+        """
         if self._in_hand is None:
-            row = await (self._ahead or self._request())
+            self._ahead = self._ahead or self._request()
+            if not self._ahead.done():
+                await asyncio.wait([self._ahead], timeout=_READ_SECONDS)
+            if not self._ahead.done():
+                return None
+            row = self._ahead.result()
             self._ahead = None
             if row is not None:
                 self._in_hand, self._batch = row, row.row.batch
@@ -66,7 +78,7 @@ class Replayer:
         if self._ahead is None:
             self._ahead = self._request()
         outcome = await self._sender.send(batch)
-        if isinstance(outcome, Fenced):
+        while isinstance(outcome, Fenced):
             # Somebody began to take this batch out of its order, and was stopped before the work was done.
             # Its next identity follows from the old one, so that whoever repeats the step repeats the same.
             batch = replace(batch, id=BatchId(str(batch.id), 1), attempted_by=AttemptedBy.NOBODY)
@@ -95,7 +107,7 @@ class Replayer:
             self._batch = self._sender.stamped(batch)
             self._source.restamp(row, self._batch)
 
-    def _book(self, row: SpooledRow, batch: Batch, outcome: Applied | AlreadyApplied | Fenced) -> None:
+    def _book(self, row: SpooledRow, batch: Batch, outcome: Applied | AlreadyApplied) -> None:
         ledger = self._ledger
         ledger.replayed(row.part_id, row.records)
         if isinstance(outcome, AlreadyApplied):
@@ -107,4 +119,3 @@ class Replayer:
             and self._clock.epoch_ms() - batch.last_attempt_ms > self._lane_ttl_ms
         ):
             ledger.possibly_doubled += row.records
-        self._last = batch.id

@@ -177,6 +177,7 @@ class DurableRedisSink:
         await self._settled()
 
     async def _settled(self) -> None:
+        self._start()
         pipeline = self._pipeline
         pipeline.forbid_own_threads("complete")
         await asyncio.wrap_future(pipeline.begin_drain(self._settings.close_timeout_seconds))
@@ -191,6 +192,7 @@ class DurableRedisSink:
         Raises:
             WrongThreadError: called in a thread of the sink's own.
         """
+        self._start()
         return self._pipeline.drain(timeout)
 
     def close(self, timeout: float | None = None) -> DrainReport:
@@ -307,10 +309,16 @@ def _stop_all() -> None:
 def _finish_at_worker_exit(sink: DurableRedisSink) -> None:
     """A worker of multiprocessing leaves without calling what `atexit` knows; only its finalizers run."""
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        from multiprocessing.util import Finalize
+    if process is None:
+        return
+    from multiprocessing.util import Finalize, register_after_fork
 
+    if process.parent_process() is not None:
         Finalize(None, _stop_weakly, args=(weakref.ref(sink),), exitpriority=100)
+    else:
+        # One that is made, or unpickled, while forkserver and spawn prepare a worker: that is not a worker yet, and
+        # forgets the finalizers of before when it becomes one.
+        register_after_fork(sink, _finish_at_worker_exit)
 
 
 def _stop_weakly(reference: weakref.ref[DurableRedisSink]) -> None:

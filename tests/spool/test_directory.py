@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from plumelog_loguru._spool._store import FILES, SpoolError
 
 MakeBatch = Callable[..., Batch]
 Spawn = Callable[..., "subprocess.Popen[str]"]
+
+_NOBODY = 65534
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks on Windows")
 
@@ -267,14 +270,23 @@ def test_a_directory_that_cannot_be_used_is_an_error_with_the_cure(
         SpoolDirectory(tmp_path / "missing", destination).survey()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_cannot_be_written_is_an_error_with_the_cure(
-    tmp_path: Path, destination: Destination
-) -> None:
+@unix
+def test_a_directory_that_cannot_be_written_is_an_error_with_the_cure(destination: Destination) -> None:
     """The error for a spool directory without the right to write names the setting to change."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(SpoolError, match="set PLUMELOG_SPOOL_DIR"):
-        SpoolDirectory(tmp_path, destination).open()
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o555)
+        child = os.fork()
+        if child == 0:
+            complaint = ""
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(_NOBODY)  # root may write everywhere
+                SpoolDirectory(Path(path), destination).open()
+            except SpoolError as error:
+                complaint = str(error)
+            finally:
+                os._exit(0 if "set PLUMELOG_SPOOL_DIR" in complaint else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_path_that_diskcache_would_expand_is_refused(

@@ -53,7 +53,7 @@ def _keys(part: Part) -> list[RowKey]:
 def _flip_a_bit_of(part: Part, key: RowKey) -> bytes:
     row = bytearray(part._store.read(key))
     row[-1] ^= 1
-    part._store.replace(key, bytes(row))
+    part._store.put(key, bytes(row))
     return bytes(row)
 
 
@@ -164,7 +164,7 @@ def test_a_row_of_a_newer_version_stays(part: Part, make_batch: MakeBatch) -> No
     part.append(make_batch(2))
     key = _keys(part)[0]
     rest = encode_row(make_batch(1))[14:].replace(b'"format":1', b'"format":2')
-    part._store.replace(key, b"PLS1 %08x %b" % (crc32(rest), rest))
+    part._store.put(key, b"PLS1 %08x %b" % (crc32(rest), rest))
     with pytest.raises(NewerFormat):
         part.read(key)
     after = part.peek(key)

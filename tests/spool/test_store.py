@@ -86,7 +86,7 @@ class StoreAgainstList(RuleBasedStateMachine):
     @rule(row=st.binary(max_size=50), data=st.data())
     def replace(self, row: bytes, data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(self.model) - 1))
-        self.store.replace(self.model[place][0], row)
+        self.store.put(self.model[place][0], row)
         self.model[place] = self.model[place][0], row
 
     @precondition(lambda self: self.model)

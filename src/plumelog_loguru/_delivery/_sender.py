@@ -14,17 +14,9 @@ from typing import Literal
 from .._batch import AttemptedBy, Batch
 from .._clock import Clock
 from ._client import AsyncRedisClient
-from ._outcomes import AlreadyApplied, Applied, Failed, Failure, FailureKind, Fenced, Healthy
+from ._outcomes import AlreadyApplied, Applied, Failed, Fenced, Healthy
 
 Outcome = Applied | AlreadyApplied | Fenced | Failed
-
-_HELD_IN_DOUBT = Failure(
-    FailureKind.OPERATOR,
-    "NOSCRIPTING",
-    "a batch that an earlier script may have delivered waits until the server allows EVAL and EVALSHA again",
-    in_doubt=True,
-)
-
 
 class Sender:
     """Sends batches in the way that this sink may."""
@@ -46,17 +38,19 @@ class Sender:
 
     def stamped(self, batch: Batch) -> Batch:
         """The batch as it is once it has been attempted now: in doubt, and since when."""
-        by = AttemptedBy.SCRIPT if self.delivery == "exactly_once" else AttemptedBy.PLAIN
+        # What a script may have done stays in doubt, whatever was not tried since.
+        scripted = self.delivery == "exactly_once" or batch.attempted_by is AttemptedBy.SCRIPT
+        by = AttemptedBy.SCRIPT if scripted else AttemptedBy.PLAIN
         return replace(batch, attempted_by=by, last_attempt_ms=self._clock.epoch_ms())
 
     async def send(self, batch: Batch) -> Outcome:
         """Make one attempt. ``batch.attempted_by`` says what earlier attempts may have done."""
-        if self.delivery == "exactly_once":
+        in_doubt = batch.attempted_by is AttemptedBy.SCRIPT
+        if in_doubt or self.delivery == "exactly_once":
             outcome = await self._client.send_batch(batch)
-            if not self._may_fall_back(outcome):
+            fell_back = self.delivery == "exactly_once" and self._may_fall_back(outcome)
+            if in_doubt or not fell_back:
                 return outcome
-        if batch.attempted_by is AttemptedBy.SCRIPT:
-            return Failed(_HELD_IN_DOUBT)
         return await self._client.push_plain(batch.values)
 
     async def probe(self) -> Healthy | Failed:

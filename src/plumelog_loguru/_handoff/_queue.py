@@ -38,7 +38,8 @@ class Overflow(Protocol):
 
     def pause_seconds(self) -> float: ...
 
-    def offer(self, values: list[bytes]) -> None: ...
+    def offer(self, values: list[bytes]) -> None:
+        """Take these records; the same list a second time is the same records, and is taken once."""
 
 
 @dataclass(slots=True)
@@ -80,28 +81,29 @@ class HandOff:
 
     def put(self, value: bytes) -> None:
         """Take in one encoded record, or count why not; never waits for network, disk or our threads."""
-        wake = False
+        wake: Callable[[], None] | None = None
+        size_bytes = len(value)  # calls come first: see `_pop_locked`
         with self._callers:
             if self._closed:
                 self._refused_closed += 1
                 return
             bounds = self.bounds
             depth = len(self._records) + 1
-            size = self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop + len(value)
+            size = self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop + size_bytes
             if depth > bounds.max_records or size > bounds.max_bytes:
-                if not self._make_room_locked(len(value)):
+                if not self._make_room_locked(size_bytes):
                     self._refused_full += 1
                     return
                 depth = len(self._records) + 1
             # Counted before it can be taken: what is in memory is never negative.
             self._put_records += 1
-            self._put_bytes += len(value)
+            self._put_bytes += size_bytes
             self._records.append(value)
             if depth >= self._wake_at_records or size >= self._wake_at_bytes:
                 self._wake_at_records = self._wake_at_bytes = _NEVER
-                wake = True
-        if wake and self._wake is not None:
-            self._wake()
+                wake = self._wake
+        if wake is not None:
+            wake()
 
     def _make_room_locked(self, size_bytes: int) -> bool:
         """Move the oldest records on, or let the policy decide. False: the new record has no room."""
@@ -111,7 +113,10 @@ class HandOff:
                 continue
             policy = self.bounds.policy
             if policy == "drop_oldest":
-                self._evicted += len(self._pop_locked(1))
+                evicted: list[bytes] = []
+                self._pop_locked(1, evicted)
+                count = len(evicted)
+                self._evicted += count
             elif policy == "drop_newest" or self._block_gave_up:
                 return False
             elif give_up_at is None:
@@ -132,24 +137,37 @@ class HandOff:
             return False
         depth = len(self._records)
         average = max(1, self.queued_bytes // max(1, depth))
+        popped: list[bytes] = []
         self.shifting = True
         try:
-            overflow.offer(self._pop_locked(max(1, min(depth, MAX_BATCH_BYTES // average))))
+            self._pop_locked(max(1, min(depth, MAX_BATCH_BYTES // average)), popped)
+            overflow.offer(popped)
+        except BaseException:
+            # An interrupt (Ctrl-C, a time limit's signal) ends this call, but not the records of earlier ones.
+            self._offer_again_locked(overflow, popped)
+            raise
         finally:
             self.shifting = False
         if (pause := overflow.pause_seconds()) > 0:
             time.sleep(pause)  # once for a thousand records, so that the spool thread comes to run
         return True
 
-    def _pop_locked(self, count: int) -> list[bytes]:
-        popped: list[bytes] = []
+    def _offer_again_locked(self, overflow: Overflow, popped: list[bytes]) -> None:
+        try:
+            overflow.offer(popped)
+        except Exception:
+            self._records.extendleft(reversed(popped))
+
+    def _pop_locked(self, count: int, popped: list[bytes]) -> None:
         try:
             # In one step of C: an interrupt between taking a record and keeping it would lose that record.
             popped.extend(starmap(self._records.popleft, repeat((), count)))
         except IndexError:
             pass  # the loop thread took the rest meanwhile
-        self._left_bytes_by_callers += sum(map(len, popped))
-        return popped
+        # Not in one statement: a signal handler that logs may run after any call, here too, and what it has
+        # added would be overwritten by a sum that began before it.
+        popped_bytes = sum(map(len, popped))
+        self._left_bytes_by_callers += popped_bytes
 
     def _is_full_for(self, size_bytes: int) -> bool:
         bounds = self.bounds
@@ -189,14 +207,23 @@ class HandOff:
                     size -= len(value)
                     break
                 taken.append(value)
+            self._left_bytes_by_loop += size
         except IndexError:
-            pass
-        self._left_bytes_by_loop += size
+            # Empty: whatever the sums say. A caller that was interrupted between two of them would leave bytes
+            # in the queue for ever, and a queue that always looks full is never waited for.
+            self._left_bytes_by_loop = self._put_bytes - self._left_bytes_by_callers
+        if taken:
+            self._block_gave_up = False  # there is room: who finds none again waits again
         return taken
 
     def close(self) -> None:
         """Refuse every later record and count it."""
         self._closed = True
+
+    def wait_for_callers(self, seconds: float) -> None:
+        """Let the caller that is inside `put` come out; to be called in an application's thread."""
+        if self._callers.acquire(timeout=seconds):
+            self._callers.release()
 
     def forget_interrupted(self, records: int) -> None:
         """Count fewer records: calls that an interrupt ended before the queue, and that never returned."""

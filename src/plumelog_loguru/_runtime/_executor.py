@@ -30,7 +30,7 @@ class PrestartedExecutor(ThreadPoolExecutor):
             for n in range(1, threads + 1):
                 self.thread_ids |= {start_unawaited(self._work, f"{name}-{n}")}
         except BaseException:
-            self.shutdown()
+            self.end()
             raise
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
@@ -50,6 +50,9 @@ class PrestartedExecutor(ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Does nothing: a loop calls this as it closes, and the next one needs the threads; see `end`."""
+
+    def end(self) -> None:
         """Let the threads end after their present call. Never waits: a look-up may hang for half a minute."""
         for _ in self.thread_ids:
             self._jobs.put(None)

@@ -4,7 +4,7 @@ Promises:
 
 - ``start`` never waits, not even for the new thread's first step, so it may be called from ``logger.info()``.
 - What is asked of the loop before it runs is kept, and done when it runs.
-- ``call`` from a thread of the runtime's own raises at once instead of waiting for ever.
+- A ``call`` is always answered: with its outcome, or by `LoopEndedError`.
 - A loop that ends by an exception is started again, at most once a second, and says so.
 
 States: ``NEW -> RUNNING -> STOPPED``; a stopped runtime is not started again: its owner makes a new one.
@@ -75,7 +75,7 @@ class LoopThread:
         try:
             own_id = start_unawaited(lambda: self._run(resolver), self._name)
         except BaseException:
-            resolver.shutdown()
+            resolver.end()
             raise
         self.thread_ids = resolver.thread_ids | {own_id}
         self._state = RuntimeState.RUNNING
@@ -95,7 +95,13 @@ class LoopThread:
         future: Future[_T] = Future()
 
         def begin() -> None:
-            task = asyncio.ensure_future(work())
+            if future.done():
+                return
+            try:
+                task = asyncio.ensure_future(work())
+            except Exception as error:
+                future.set_exception(error)
+                return
             task.add_done_callback(lambda done: _copy_outcome(done, future))
 
         self.post(begin)
@@ -108,6 +114,11 @@ class LoopThread:
     def join(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds for the loop to end; whether it has."""
         return self._stopped.wait(timeout)
+
+    def do_the_rest(self) -> None:
+        """After the loop has ended: call here what was posted too late for it."""
+        if self._state is RuntimeState.STOPPED:
+            self._empty_mailbox()
 
     # ---------------------------------------------------------------- the loop thread
 
@@ -123,7 +134,7 @@ class LoopThread:
                     )
                     time.sleep(_RESTART_SECONDS)
         finally:
-            resolver.shutdown()
+            resolver.end()
             self._state = RuntimeState.STOPPED
             self._answer_the_rest()
             self._stopped.set()
@@ -152,7 +163,11 @@ class LoopThread:
 
     def _empty_mailbox(self) -> None:
         while self._mailbox:
-            self._mailbox.popleft()()
+            callback = self._mailbox.popleft()
+            try:
+                callback()
+            except Exception as error:  # the others must not wait for the next post
+                self._report(f"a call in the loop met {type(error).__name__}: {error}")
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # asyncio's own handler logs, and through an intercept handler that record would come back to us.

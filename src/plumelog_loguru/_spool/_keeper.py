@@ -17,7 +17,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -61,6 +61,8 @@ class Block:
     values: Sequence[bytes]
     batch: Batch | None = None
     written: int = 0  # how many of the values are in rows already
+    since: int = 0  # where it stands in the order in which records left the queue; given by who offers it
+    taken: bool = False  # by the spool thread, which takes a block once however often it is offered
 
     @property
     def size_bytes(self) -> int:
@@ -72,7 +74,7 @@ class SpooledRow:
     """A row that was handed out for delivery, and where it came from."""
 
     part_id: str
-    generation: int  # of the keeper's files: a row of files that were replaced means nothing to the new ones
+    generation: int  # of the part's files: a row of files that were replaced means nothing to the new ones
     key: RowKey
     row: Row
 
@@ -155,7 +157,8 @@ class SpoolKeeper:
         self._own: Part | None = None
         self._adopted: Part | None = None
         self._cursor: dict[str, RowKey] = {}
-        self._generation = 0
+        self._generations: Counter[str] = Counter()  # by part: how often its files were begun anew
+        self._let_go: set[str] = set()  # parts of this round of adoption that hold nothing to deliver
         self._handed_out: set[tuple[str, RowKey]] = set()  # in flight, or read ahead
         self._retry_at = 0.0
         self._retry_delay = _RETRY_FIRST_SECONDS
@@ -242,6 +245,18 @@ class SpoolKeeper:
         """Wait at most ``timeout`` seconds for the thread to end; whether it has."""
         return self._ended.wait(timeout)
 
+    def unclaimed(self) -> list[Block]:
+        """After the thread has ended: what was offered too late for it, oldest first."""
+        late: list[Block] = []
+        try:
+            while True:
+                item = self._inbox.get_nowait()
+                if isinstance(item, Block) and not item.taken:
+                    item.taken = True
+                    late.append(item)
+        except queue.Empty:
+            return late
+
     def release_in_child(self) -> None:
         """After a fork, in the child: close the locks' descriptors, unlock nothing that the parent holds."""
         for part in (self._own, self._adopted):
@@ -272,7 +287,7 @@ class SpoolKeeper:
             self._open()
         while True:
             self._take_in(self._pause())
-            self._write_backlog()
+            self._write_next()
             if self._close_at is not None and (
                 not self._backlog or self._own is None or time.monotonic() >= self._close_at
             ):
@@ -284,8 +299,8 @@ class SpoolKeeper:
         """How long, in seconds, to wait for the next thing to do."""
         now = time.monotonic()
         until = self._adopt_at
-        if self._backlog and self._own is not None:
-            until = min(until, self._retry_at)
+        if self._backlog:
+            until = min(until, self._retry_at) if self._own is not None else now
         if self._close_at is not None:
             until = min(until, self._close_at) if self._backlog else now
         return max(0.0, until - now)
@@ -296,7 +311,11 @@ class SpoolKeeper:
             item = self._inbox.get(timeout=seconds) if seconds > 0 else self._inbox.get_nowait()
             while True:
                 if isinstance(item, Block):
-                    self._backlog.append(item)
+                    if item.taken:  # offered again by a caller that was interrupted
+                        self._settled_bytes += item.size_bytes
+                    else:
+                        item.taken = True
+                        self._backlog.append(item)
                 elif item is not None:
                     item()
                 item = self._inbox.get_nowait()
@@ -317,12 +336,12 @@ class SpoolKeeper:
             with self.sqlite_lock:
                 directory = SpoolDirectory(options.spool_dir, options.destination)
                 directory.open()
-                part = directory.take_or_create()
+                # Known here, under the lock: a child that is forked at this moment must close its copy of it.
+                part = self._own = directory.take_or_create()
         except (SpoolError, OSError) as error:
             self._become_unusable(str(error))
             return
         self._directory = directory
-        self._own = part
         self._adopt_at = time.monotonic()
         self._take_charge(part)
         self.state = KeeperState.READY
@@ -356,15 +375,24 @@ class SpoolKeeper:
         self._post(lambda: self._listener.on_spool_unusable(reason, returned))
 
     def _give_back(self) -> list[Block]:
-        """What was offered and is not on disk. A row whose write failed keeps its identity."""
+        """What was offered and is not on disk.
+
+        Records whose write failed are in no row, and so are not bound to its number in the spool's lane:
+        delivered under that, they would make Redis take the lane's earlier rows for already applied.
+        """
+        row, part = self._unwritten, self._own
+        if row is not None and part is not None:
+            try:
+                with self.sqlite_lock:
+                    found = part.find(row.batch.id)
+            except (SpoolError, OSError):
+                found = False  # the least bad guess: a failed write is rarely done
+            if found:
+                self._book(part, row, self._listener.on_stored)
+        self._unwritten = None
         returned = list(self._backlog)
         self._backlog.clear()
         self._settled_bytes += sum(block.size_bytes for block in returned)
-        row, self._unwritten = self._unwritten, None
-        if row is not None:
-            for block, count in row.pieces:
-                block.written += count
-            returned.insert(0, Block(row.batch.values, row.batch))
         return returned
 
     def _take_charge(self, part: Part) -> None:
@@ -383,32 +411,40 @@ class SpoolKeeper:
             self._open()
         elif self._adopted is None and self._directory is not None:
             with self.sqlite_lock:
-                self._adopted = self._directory.take_free(exclude={self._own.id})
-            if self._adopted is not None:
-                self._take_charge(self._adopted)
+                self._adopted = self._directory.take_free(exclude={self._own.id, *self._let_go})
+            if self._adopted is None:
+                self._let_go.clear()
+                return
+            self._take_charge(self._adopted)
+            if self._adopted.empty:
+                self._let_go_of_adopted()
 
     # --- writing
 
-    def _write_backlog(self) -> None:
-        while self._backlog and time.monotonic() >= self._retry_at:
-            part = self._own
-            if part is None:
-                self._become_unusable(self.last_error or "the spool is closed")
-                return
-            try:
-                stored = self._write_row(part)
-            except (SpoolVanished, SpoolDamaged) as error:
-                self._begin_anew(part, error)
-                continue
-            except (SpoolError, OSError) as error:
-                self._postpone(error)
-                return
-            if not stored:  # full, and the policy is to wait
-                self._retry_at = time.monotonic() + _FULL_POLL_SECONDS
-                return
-            self._retry_delay = _RETRY_FIRST_SECONDS
-            if self.state is KeeperState.FAILING:
-                self.state = KeeperState.READY
+    def _write_next(self) -> None:
+        """Write one row, and no more: between two, the inbox may say that the time for writing is up."""
+        part = self._own
+        if not self._backlog:
+            return
+        if part is None:
+            self._become_unusable(self.last_error or "the spool is closed")
+            return
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            stored = self._write_row(part)
+        except (SpoolVanished, SpoolDamaged) as error:
+            self._begin_anew(part, error)
+            return
+        except (SpoolError, OSError) as error:
+            self._postpone(error)
+            return
+        if not stored:  # full, and the policy is to wait
+            self._retry_at = time.monotonic() + _FULL_POLL_SECONDS
+            return
+        self._retry_delay = _RETRY_FIRST_SECONDS
+        if self.state is KeeperState.FAILING:
+            self.state = KeeperState.READY
 
     def _postpone(self, error: Exception) -> None:
         self.state = KeeperState.FAILING
@@ -434,6 +470,11 @@ class SpoolKeeper:
             return False
         else:
             told = self._listener.on_refused
+        self._book(part, row, told)
+        return True
+
+    def _book(self, part: Part, row: _Unwritten, told: Callable[..., None]) -> None:
+        """A row is done with: tell of each block's share."""
         self._unwritten = None
         for block, count in row.pieces:
             block.written += count
@@ -442,7 +483,6 @@ class SpoolKeeper:
                 self._backlog.popleft()
                 self._settled_bytes += block.size_bytes
             self._post(_told(told, part.id, block, count, done))
-        return True
 
     def _cut_row(self, part: Part) -> _Unwritten:
         """The next row: a batch that has its identity already, or up to a mebibyte of what has none."""
@@ -473,17 +513,27 @@ class SpoolKeeper:
         if self._options.full_policy != "drop_oldest":
             return False
         for part in filter(None, (self._adopted, self._own)):
-            while self.spool_bytes + batch.size_bytes > limit:
-                with self.sqlite_lock:
-                    key = part.peek(None)
-                    while key is not None and (part.id, key) in self._handed_out:
-                        key = part.peek(key)  # it may already be in Redis
-                    if key is None:
-                        break
-                    part.ack(key)
-                self._measure()
-                self._post(_told(self._listener.on_spool_loss, part.id, key.records, "spool_full"))
+            try:
+                while self.spool_bytes + batch.size_bytes > limit and self._drop_oldest(part):
+                    pass
+            except (SpoolVanished, SpoolDamaged) as error:
+                if part is self._own:
+                    raise
+                self._begin_anew(part, error)
         return self.spool_bytes + batch.size_bytes <= limit
+
+    def _drop_oldest(self, part: Part) -> bool:
+        """Drop the part's oldest row that was not handed out (it may be in Redis). False: it has none."""
+        with self.sqlite_lock:
+            key = part.peek(None)
+            while key is not None and (part.id, key) in self._handed_out:
+                key = part.peek(key)
+            if key is None:
+                return False
+            part.ack(key)
+        self._measure()
+        self._post(_told(self._listener.on_spool_loss, part.id, key.records, "spool_full"))
+        return True
 
     def _measure(self) -> None:
         self.spool_bytes = sum(part.bytes for part in (self._own, self._adopted) if part is not None)
@@ -528,11 +578,13 @@ class SpoolKeeper:
                 except CorruptRow:
                     part.quarantine(key)
                     row = None
+            if row is not None and self._unwritten is not None and row.batch.id == self._unwritten.batch.id:
+                return None  # its write failed and yet was done: it is told of before it is handed out
             self._cursor[part.id] = key
             if row is not None:
                 self._handed_out.add((part.id, key))
                 self.oldest_ms = row.first_ms
-                return SpooledRow(part.id, self._generation, key, row)
+                return SpooledRow(part.id, self._generations[part.id], key, row)
             self._measure()
             self._report("spool-corrupt", f"a damaged batch of {key.records} records was put into quarantine")
             self._post(_told(self._listener.on_spool_loss, part.id, key.records, "corrupt"))
@@ -558,9 +610,13 @@ class SpoolKeeper:
         except (SpoolVanished, SpoolDamaged) as error:
             self._begin_anew(part, error)
         except (SpoolError, OSError) as error:
-            # Redis has the batch and remembers its identity: should the row be sent again, nothing happens.
+            # Redis has the batch and remembers its identity: should the next owner send it, nothing happens.
+            # This one does not, or it would count the records twice.
+            part.pass_by(row.key)
             self._report("spool-ack", f"a delivered batch cannot be removed from the spool: {error}")
         self._measure()
+        if part is self._adopted and part.empty:
+            self._let_go_of_adopted()  # now: where nothing else is spooled, nobody asks for a row
 
     def _restamp(self, row: SpooledRow, batch: Batch) -> None:
         part = self._part_of(row)
@@ -573,7 +629,7 @@ class SpoolKeeper:
             self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
 
     def _part_of(self, row: SpooledRow) -> Part | None:
-        if row.generation != self._generation:
+        if row.generation != self._generations[row.part_id]:
             return None
         return next(
             (part for part in (self._own, self._adopted) if part is not None and part.id == row.part_id), None
@@ -584,7 +640,9 @@ class SpoolKeeper:
         if part is not None:
             self._cursor.pop(part.id, None)
             with self.sqlite_lock:
-                part.remove()
+                removed = part.remove()
+            if not removed:  # something is in quarantine: it must not be taken again and again, before others
+                self._let_go.add(part.id)
             self._adopt_at = time.monotonic()  # there may be another one
             self._measure()
 
@@ -592,14 +650,11 @@ class SpoolKeeper:
         """The part's files are gone or damaged: say so, count what was in them, and begin new ones."""
         vanished = isinstance(error, SpoolVanished)
         self._report("spool-lost", f"{error}; a new spool is begun")
-        self._generation += 1
+        self._generations[part.id] += 1
         self._cursor.pop(part.id, None)
-        self._handed_out.clear()
+        self._handed_out = {(part_id, key) for part_id, key in self._handed_out if part_id != part.id}
         self._post(_told(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt"))
-        if not vanished:
-            with self.sqlite_lock:
-                part.start_anew()
-        else:
+        if vanished or not self._put_aside(part):
             with self.sqlite_lock:
                 part.close()
             if part is self._adopted:
@@ -609,9 +664,20 @@ class SpoolKeeper:
                 self._open()
         self._measure()
 
+    def _put_aside(self, part: Part) -> bool:
+        try:
+            with self.sqlite_lock:
+                part.start_anew()
+        except (SpoolError, OSError) as error:
+            self._report("spool-failing", str(error))
+            return False
+        return True
+
     # --- ending
 
     def _shut(self) -> None:
+        self.state = KeeperState.CLOSED  # nothing more is offered, but by callers that have asked already
+        self._take_in(0)
         returned = self._give_back()
         for part in filter(None, (self._adopted, self._own)):
             with self.sqlite_lock:

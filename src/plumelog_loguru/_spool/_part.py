@@ -154,13 +154,23 @@ class Part:
         Raises:
             SpoolError: it was not written.
         """
+        row = encode_row(batch)
         key = self._key_of.get(batch.id)
-        if key is not None:
-            self._store.replace(key, encode_row(batch))
-            return
-        key = self._store.append(encode_row(batch), len(batch.values))
-        self._key_of[batch.id] = key
-        self._id_of[key] = batch.id
+        if key is None:
+            key = self._store.new_key(len(batch.values), len(row))
+            # Kept also if the write fails: should it be done all the same, its repetition replaces it.
+            self._key_of[batch.id] = key
+            self._id_of[key] = batch.id
+        self._store.put(key, row)
+
+    def find(self, batch_id: BatchId) -> bool:
+        """Whether a batch is there, after `append` failed: some writes are done all the same.
+
+        Raises:
+            SpoolError: that cannot be told now.
+        """
+        key = self._key_of.get(batch_id)
+        return key is not None and self._store.find(key)
 
     def replace(self, key: RowKey, batch: Batch) -> None:
         """Write a row anew in its place: the same records and identity, attempted by now.
@@ -168,7 +178,7 @@ class Part:
         Raises:
             SpoolError: it was not written.
         """
-        self._store.replace(key, encode_row(batch))
+        self._store.put(key, encode_row(batch))
 
     def peek(self, after: RowKey | None = None) -> RowKey | None:
         """The oldest row, or the oldest behind ``after`` (which may be gone already)."""
@@ -191,6 +201,11 @@ class Part:
             SpoolError: it is still there.
         """
         self._store.delete(key)
+        self._forget(key)
+
+    def pass_by(self, key: RowKey) -> None:
+        """Take a row for gone that could not be deleted: its files keep it until the next opening."""
+        self._store.pass_by(key)
         self._forget(key)
 
     def quarantine(self, key: RowKey) -> None:

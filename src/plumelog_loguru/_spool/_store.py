@@ -24,7 +24,7 @@ import os
 import re
 import sqlite3
 import stat
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -152,6 +152,7 @@ class Store:
         self.bytes = 0  # of all rows, as they were first written
         self.foreign = 0  # entries that we did not write or cannot reach: never touched
         self._newest = 0  # counter
+        self._unwritten: set[RowKey] = set()  # keys that were given, whose rows are not known to be there
         self._ahead: list[RowKey] = []  # the oldest rows there are, in order, as far as they have been read
         self._read_up_to = 0  # counter
         self._walk: Iterator[RowKey] | None = None
@@ -182,19 +183,40 @@ class Store:
 
     def append(self, row: bytes, records: int) -> RowKey:
         """Add a row behind all others."""
-        self._newest += 1  # also if it fails: a counter is never used twice
-        key = RowKey(self._newest, records, len(row))
+        key = self.new_key(records, len(row))
+        self.put(key, row)
+        return key
+
+    def new_key(self, records: int, size: int) -> RowKey:
+        """The place behind all others, for a row of this size in bytes; it is given once."""
+        self._newest += 1
+        key = RowKey(self._newest, records, size)
+        self._unwritten.add(key)
+        return key
+
+    def put(self, key: RowKey, row: bytes) -> None:
+        """Write a row in its place; what is there already is replaced, be it by a write that was said to fail."""
         with self._careful("written") as spool:
             spool.set(str(key), row)
+        self._written(key)
+
+    def find(self, key: RowKey) -> bool:
+        """Whether a row is there, after a write that failed: some are done all the same."""
+        with self._careful("read") as spool:
+            found = str(key) in spool
+        if found:
+            self._written(key)
+        return found
+
+    def _written(self, key: RowKey) -> None:
+        if key not in self._unwritten:
+            return
+        self._unwritten.remove(key)
         self.batches += 1
         self.records += key.records
         self.bytes += key.size
-        return key
-
-    def replace(self, key: RowKey, row: bytes) -> None:
-        """Put another text in a row's place; it stays where it is in the order."""
-        with self._careful("written") as spool:
-            spool.set(str(key), row)
+        if key.counter <= self._read_up_to and key not in self._ahead:
+            insort(self._ahead, key)  # it was looked for before it was there
 
     def delete(self, key: RowKey) -> None:
         """Delete a row; no harm is done if it is gone."""
@@ -211,7 +233,9 @@ class Store:
         if place < len(self._ahead) and self._ahead[place] == key:
             del self._ahead[place]
             counted = True
-        if counted:
+        if key in self._unwritten:
+            self._unwritten.remove(key)
+        elif counted:
             self.batches -= 1
             self.records -= key.records
             self.bytes -= key.size
