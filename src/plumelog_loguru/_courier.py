@@ -478,7 +478,11 @@ class Courier:
         else:
             records = _NEVER  # a batch follows the last one soon, with all that comes till then
         handoff.wake_when(records=records, size_bytes=MAX_BATCH_BYTES)
-        if due_in == 0 or handoff.depth >= records or (handoff.depth and handoff.queued_bytes >= MAX_BATCH_BYTES):
+        if (
+            due_in == 0
+            or handoff.depth >= records
+            or (handoff.depth and handoff.queued_bytes >= MAX_BATCH_BYTES)
+        ):
             await asyncio.sleep(0)  # so that calls and the cancellation come through, whatever is found here
             return  # came before the line above, and so woke nobody
         due_at = None if due_in is None else self._clock.monotonic() + due_in

@@ -59,7 +59,12 @@ class Replayer:
 
         A disk that hangs must not keep live records from Redis, so it is not waited for without end.
         """
-        if self._in_hand is None:
+        if self._in_hand is None and (row := await self._ahead_or_next()) is not None:
+            self._in_hand, self._batch = row, row.row.batch
+        return self._in_hand
+
+    async def _ahead_or_next(self) -> SpooledRow | None:
+        for _ in range(2):  # there was none ahead; since then there may be
             self._ahead = self._ahead or self._request()
             if not self._ahead.done():
                 await asyncio.wait([self._ahead], timeout=_READ_SECONDS)
@@ -68,8 +73,8 @@ class Replayer:
             row = self._ahead.result()
             self._ahead = None
             if row is not None:
-                self._in_hand, self._batch = row, row.row.batch
-        return self._in_hand
+                return row
+        return None
 
     async def deliver(self, row: SpooledRow) -> Failure | None:
         """Make one attempt with the row in hand; None when Redis has it."""

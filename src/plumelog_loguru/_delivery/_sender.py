@@ -18,6 +18,7 @@ from ._outcomes import AlreadyApplied, Applied, Failed, Fenced, Healthy
 
 Outcome = Applied | AlreadyApplied | Fenced | Failed
 
+
 class Sender:
     """Sends batches in the way that this sink may."""
 
