@@ -6,11 +6,9 @@ A record's road forks here and nowhere else:
   where nothing is due, or after ten live batches in a row, a row of the spool goes.
 - An attempt fails: again, with exponential backoff and full jitter, under the same identity. When the retries
   are exhausted, or the queue is under pressure, or the sink is closing, the batch goes to the spool with its
-  identity,
-  its lane is frozen, and the breaker opens.
-- The breaker is open: what is due goes straight to the spool, and one attempt is made whenever a probe is
-  due. The probe is the next waiting row itself; a lane makes that harmless. The first success closes the
-  breaker.
+  identity, its lane is frozen, and Redis counts as away.
+- Redis is away: what is due goes straight to the spool, and one attempt is made whenever a probe is due. The
+  probe is the next waiting row itself; a lane makes that harmless. The first success ends it.
 - There is no spool: the batch stays in memory, and is the probe.
 
 Everything here runs in the loop thread, so nothing needs a lock. `_step` looks at the state and does one
@@ -22,16 +20,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
-from typing import Protocol
 
 from ._batch import MAX_BATCH_BYTES, AttemptedBy, Batch, BatchId
 from ._clock import Clock
 from ._delivery import (
     AlreadyApplied,
-    Breaker,
-    BreakerState,
     Failed,
     Failure,
     FailureKind,
@@ -42,9 +35,10 @@ from ._delivery import (
     full_jitter_delay,
     new_dice,
 )
-from ._facts import EventKind, RedisState
 from ._handoff import Batcher, HandOff
 from ._ledger import Ledger
+from ._on_the_way import Head, OnTheWay
+from ._redis_health import RedisHealth, Tell
 from ._replayer import Replayer
 from ._runtime import Signal
 from ._settings import PlumelogSettings
@@ -54,28 +48,6 @@ _NEVER = 1 << 62
 _LIVE_BATCHES_BEFORE_A_ROW = 10
 _NO_ROOM_POLL_SECONDS = 0.02
 _UNREADABLE_PAUSE_SECONDS = 1.0
-_LOOK_AGAIN_SECONDS = 0.02
-
-
-class Tell(Protocol):
-    """Passes an event on to the hooks."""
-
-    def __call__(self, kind: EventKind, *, records: int = 0, reason: str = "", detail: str = "") -> None: ...
-
-
-@dataclass(eq=False, slots=True)
-class Head:
-    """The live batch whose delivery has begun: at most one."""
-
-    batch: Batch
-    since: int  # where it stands in the order in which records left the queue
-    origin: Block | None = None  # the block that came back from a spool that is none
-    tries: int = 0
-    not_before: float = 0.0  # monotonic seconds
-
-    @property
-    def records(self) -> int:
-        return len(self.batch.values)
 
 
 class Courier:
@@ -103,48 +75,32 @@ class Courier:
         self._report = report
         self._dice = new_dice()
         self._batcher = Batcher(settings.batch_size, settings.batch_interval_seconds)
-        self._breaker = Breaker(
+        self.redis = RedisHealth(
             probe_interval_seconds=settings.health_check_interval_seconds,
             operator_cap_seconds=settings.retry_backoff_max_seconds,
             clock=clock,
             dice=self._dice,
+            tell=tell,
+            report=report,
         )
         self._lane = LiveLane(settings.lane_ttl_seconds, clock)
         self._head: Head | None = None
         self._returned: deque[Block] = deque()  # from a spool that turned out to be none
-        # Heads and blocks that left the queue and are neither in Redis nor in the spool yet. Callers add to
-        # it too.
-        self._on_the_way: set[Head | Block] = set()
-        self._departures = count(1)
-        self._contacted = False
-        self._last_kind = FailureKind.TRANSIENT
-        self.last_error: str | None = None
+        self._on_the_way = OnTheWay(handoff, clock)
         self._busy = False  # an attempt is under way, or its backoff
         self._pressed = False  # the queue had to be relieved while we were busy
         self._spooling = False  # said so to the hooks
         self._hurry = False  # the sink is closing: what fails once goes to the spool
-        self._flush_upto = 0  # a drain waits for the queue's first so many records
         self._live_in_a_row = 0
         self._replay_failures = 0
         self._replay_not_before = 0.0
         self._replayed_since_told = 0
         self._signal = Signal()
-        self._changed = Signal()
         self._keeper: SpoolKeeper
         self._replayer: Replayer | None = None
 
-    # ---------------------------------------------------------------- facts, from any thread
-
-    @property
-    def redis_state(self) -> RedisState:
-        """What we know of Redis."""
-        if self._breaker.state is BreakerState.CLOSED and self._contacted:
-            return "up"
-        return "refusing" if self._last_kind is not FailureKind.TRANSIENT else "down"
-
     def expect(self, block: Block) -> None:
-        """This block is about to be given to the spool thread, by a caller or by us."""
-        block.since = block.since or next(self._departures)
+        """A caller is about to give this block to the spool thread."""
         self._on_the_way.add(block)
 
     # ---------------------------------------------------------------- the loop thread
@@ -164,7 +120,7 @@ class Courier:
 
     async def run(self, sender: Sender, keeper: SpoolKeeper) -> None:
         """Work until cancelled."""
-        self._signal, self._changed = Signal(), Signal()  # what waits in an earlier loop is gone with it
+        self._signal, self._on_the_way.changed = Signal(), Signal()  # who waited in an earlier loop is gone
         self._sender, self._keeper = sender, keeper
         self._hurry = False
         # A row that an earlier loop had in hand is in the spool too, and is asked for again.
@@ -183,7 +139,7 @@ class Courier:
     async def _make_contact(self) -> None:
         """Open a connection before the first batch needs it, and learn whether Redis is there."""
         self._become_busy()
-        self._probed(await self._sender.probe())
+        await self._probe()
 
     async def _step(self) -> None:
         """Look at the state, and do the one thing that comes next."""
@@ -191,7 +147,7 @@ class Courier:
             self._head = self._take_back() or self._cut_if_due()
         if self._head is not None:
             await self._deliver_head(self._head)
-        elif self._breaker.state is BreakerState.OPEN:
+        elif self.redis.is_away:
             await self._wait_for_redis()
         elif self._row_may_go():
             await self._replay_row()
@@ -202,7 +158,7 @@ class Courier:
 
     def _cut_if_due(self) -> Head | None:
         """Take a batch from the queue if one is due and may go to Redis now."""
-        is_open = self._breaker.state is BreakerState.OPEN
+        is_open = self.redis.is_away
         if (is_open and self._keeper.usable) or (
             self._live_in_a_row >= _LIVE_BATCHES_BEFORE_A_ROW and self._row_may_go()
         ):
@@ -219,7 +175,7 @@ class Courier:
             depth=handoff.depth,
             size_bytes=handoff.queued_bytes,
             now=self._clock.monotonic(),
-            flush=self._hurry or handoff.left_count() < self._flush_upto,
+            flush=self._hurry or self._on_the_way.is_awaited,
         )
 
     def _take_from_queue(self) -> list[bytes]:
@@ -228,23 +184,23 @@ class Courier:
 
     def _take_back(self) -> Head | None:
         """What could not be spooled is delivered from memory, oldest first."""
-        if not self._returned or (self._breaker.state is BreakerState.OPEN and self._keeper.usable):
+        if not self._returned or (self.redis.is_away and self._keeper.usable):
             return None
         block = self._returned.popleft()
         batch = block.batch or Batch(self._lane.next_id(), tuple(block.values[block.written :]))
         return self._begin(batch, block)
 
     def _begin(self, batch: Batch, origin: Block | None = None) -> Head:
-        head = Head(batch, origin.since if origin else next(self._departures), origin)
+        head = Head(batch, origin.since if origin else 0, origin)
         self._on_the_way.add(head)
         return head
 
     async def _deliver_head(self, head: Head) -> None:
         now = self._clock.monotonic()
-        if self._breaker.state is BreakerState.OPEN:
+        if self.redis.is_away:
             if self._spill(head):
                 return
-            if (wait := self._breaker.seconds_until_probe()) > 0:
+            if (wait := self.redis.seconds_until_probe()) > 0:
                 self._become_busy()
                 await self._wait(now + min(wait, _NO_ROOM_POLL_SECONDS if self._keeper.usable else wait))
                 return
@@ -275,7 +231,7 @@ class Courier:
 
     def _attempt_worked(self, head: Head, outcome: Outcome, repeated: bool) -> None:
         assert not isinstance(outcome, (Failed, Fenced))
-        self._redis_is_up()
+        self.redis.took_something()
         applied_now = not isinstance(outcome, AlreadyApplied)
         if self._sender.delivery == "exactly_once":
             reading = self._lane.acknowledged(
@@ -311,13 +267,13 @@ class Courier:
         self._settled(head)
 
     def _attempt_failed(self, head: Head, failure: Failure) -> None:
-        self._note(failure)
+        self.redis.note(failure)
         patient = (
             failure.kind is FailureKind.TRANSIENT
             and head.tries <= self.settings.retry_count
             and not self._hurry
             and not self._pressed
-            and self._breaker.state is BreakerState.CLOSED
+            and not self.redis.is_away
         )
         if patient:
             head.not_before = self._clock.monotonic() + full_jitter_delay(
@@ -334,9 +290,8 @@ class Courier:
         if not self._keeper.has_room():
             return False
         block = Block(head.batch.values, head.batch, since=head.since)
-        self.expect(block)
-        self._keeper.offer(block, from_loop=True)
-        self._on_the_way -= {head, head.origin}
+        self._offer(block)
+        self._on_the_way.discard(head, head.origin)
         self._lane.freeze()
         self._head = None
         self._pressed = False
@@ -344,10 +299,7 @@ class Courier:
 
     def _settled(self, head: Head) -> None:
         self._head = None
-        self._on_the_way.discard(head)
-        if head.origin is not None:
-            self._on_the_way.discard(head.origin)
-        self._changed.set()
+        self._on_the_way.discard(head, head.origin)
 
     # --- while Redis is away
 
@@ -357,7 +309,7 @@ class Courier:
                 await self._idle(self._clock.monotonic() + _NO_ROOM_POLL_SECONDS)
                 return
             self._offer_queue()
-        wait = self._breaker.seconds_until_probe()
+        wait = self.redis.seconds_until_probe()
         if wait > 0:
             await self._rest(self._clock.monotonic() + wait)
             return
@@ -366,20 +318,22 @@ class Courier:
         assert replayer is not None
         row = await replayer.fetch() if self._ledger.settled.spooled else None
         if row is None:
-            self._probed(await self._sender.probe())
+            await self._probe()
         elif (failure := await replayer.deliver(row)) is not None:
-            self._note(failure)
             self._redis_is_down(failure)
         else:
-            self._redis_is_up()
             self._replayed(row.records)
 
-    def _probed(self, outcome: object) -> None:
+    async def _probe(self) -> None:
+        outcome = await self._sender.probe()
         if isinstance(outcome, Failed):
-            self._note(outcome.failure)
             self._redis_is_down(outcome.failure)
         else:
-            self._redis_is_up()
+            self.redis.took_something()
+
+    def _redis_is_down(self, failure: Failure) -> None:
+        where = "go to the spool" if self._keeper.usable else "wait in memory, for there is no spool"
+        self.redis.gave_up(failure, records_wait=where)
 
     def _may_offer_queue(self) -> bool:
         # Where the spool thread does not keep up, only callers hand over, who pause for it.
@@ -388,9 +342,11 @@ class Courier:
     def _offer_queue(self) -> None:
         values = self._take_from_queue()
         if values:
-            block = Block(values)
-            self.expect(block)
-            self._keeper.offer(block, from_loop=True)
+            self._offer(Block(values))
+
+    def _offer(self, block: Block) -> None:
+        self._on_the_way.add(block)
+        self._keeper.offer(block, from_loop=True)
 
     def _relieve(self) -> None:
         """The queue fills while an attempt is under way: move its oldest records to the spool."""
@@ -402,9 +358,7 @@ class Courier:
     def _mark(self) -> tuple[int, int]:
         """How much the queue may hold, in records and in bytes, while an attempt is under way."""
         bounds = self._handoff.bounds
-        if (
-            self._breaker.state is BreakerState.OPEN
-        ):  # the attempt is a probe, and the queue goes to the spool anyway
+        if self.redis.is_away:  # the attempt is a probe, and the queue goes to the spool anyway
             return self.settings.batch_size, MAX_BATCH_BYTES
         return max(1, bounds.max_records * 3 // 4), bounds.max_bytes * 3 // 4
 
@@ -438,11 +392,9 @@ class Courier:
         failure = await replayer.deliver(row)
         now = self._clock.monotonic()
         if failure is None:
-            self._replay_failures = 0
-            self._redis_is_up()
             self._replayed(row.records)
             return
-        self._note(failure)
+        self.redis.note(failure)
         self._replay_failures += 1
         if failure.kind is FailureKind.TRANSIENT and self._replay_failures <= self.settings.retry_count:
             self._replay_not_before = now + full_jitter_delay(
@@ -455,6 +407,8 @@ class Courier:
             self._redis_is_down(failure)
 
     def _replayed(self, records: int) -> None:
+        self.redis.took_something()
+        self._replay_failures = 0
         if self.settings.replay_rate:
             self._replay_not_before = self._clock.monotonic() + records / self.settings.replay_rate
         if not self._replayed_since_told:
@@ -464,7 +418,7 @@ class Courier:
             self._tell("drained", records=self._replayed_since_told)
             self._replayed_since_told = 0
             self._spooling = False
-        self._changed.set()
+        self._on_the_way.changed.set()
 
     # --- waiting
 
@@ -487,7 +441,7 @@ class Courier:
             return  # came before the line above, and so woke nobody
         due_at = None if due_in is None else self._clock.monotonic() + due_in
         ends = [end for end in (until, due_at) if end is not None]
-        if self._ledger.settled.spooled and self._breaker.state is BreakerState.CLOSED:
+        if self._ledger.settled.spooled and not self.redis.is_away:
             ends.append(self._replay_not_before)
         await self._idle(min(ends, default=None))
 
@@ -497,40 +451,11 @@ class Courier:
 
     async def _wait(self, until: float | None) -> None:
         self._signal.clear()
-        # Not without a limit: a caller that is interrupted (Ctrl-C) between its record and the wake-up, which is
-        # asked for once, would leave the record and all after it waiting.
+        # Not without a limit: a caller that is interrupted (Ctrl-C) between its record and the wake-up, which
+        # is asked for once, would leave the record and all after it waiting.
         longest = self._clock.monotonic() + max(1.0, self.settings.batch_interval_seconds)
         until = longest if until is None else min(until, longest)
         await self._signal.wait(until - self._clock.monotonic())
-
-    # --- Redis's state
-
-    def _redis_is_up(self) -> None:
-        was_up = self.redis_state == "up"
-        self._breaker.reset()
-        self._contacted = True
-        self._replay_failures = 0
-        if not was_up:
-            self._tell("up")
-
-    def _redis_is_down(self, failure: Failure) -> None:
-        was_closed = self._breaker.state is BreakerState.CLOSED
-        self._last_kind = failure.kind
-        # A batch that is refused for itself must not be attempted in a tight loop either.
-        kind = FailureKind.OPERATOR if failure.kind is FailureKind.REFUSED else failure.kind
-        self._breaker.trip(kind)
-        if was_closed:
-            self._tell("down", reason=failure.code, detail=failure.detail)
-        if failure.kind is FailureKind.OPERATOR:
-            self._report(
-                f"refused-{failure.code}", f"Redis refuses records, and somebody must act: {failure.detail}"
-            )
-        else:
-            where = "go to the spool" if self._keeper.usable else "wait in memory, for there is no spool"
-            self._report("down", f"Redis does not take records ({failure.detail}); they {where}")
-
-    def _note(self, failure: Failure) -> None:
-        self.last_error = failure.detail or failure.code
 
     # ---------------------------------------------------------------- what the spool thread tells
 
@@ -541,7 +466,7 @@ class Courier:
         self._signal.set()
 
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
-        self.last_error = reason
+        self.redis.last_error = reason
         for block in returned:
             if block.written < len(block.values):
                 self._on_the_way.add(block)
@@ -549,7 +474,6 @@ class Courier:
             else:
                 self._on_the_way.discard(block)
         self._signal.set()
-        self._changed.set()
 
     def on_stored(self, part_id: str, block: Block, records: int, done: bool) -> None:
         self._ledger.spooled(part_id, records)
@@ -558,11 +482,10 @@ class Courier:
             self._tell("spooling", records=records)
         if not self.settings.replay_rate and not self._replay_failures:
             self._replay_not_before = 0.0  # the pause was for want of rows
-        if self._breaker.state is BreakerState.CLOSED:
+        if not self.redis.is_away:
             self._signal.set()
         if done:
             self._on_the_way.discard(block)
-        self._changed.set()
 
     def on_spool_loss(self, part_id: str, records: int, reason: str) -> None:
         self._ledger.spool_lost(part_id, records, reason)
@@ -585,7 +508,6 @@ class Courier:
     def _lost(self, records: int, reason: str) -> None:
         self._report(f"dropped-{reason}", f"{records} records are lost: {reason}")
         self._tell("dropped", records=records, reason=reason)
-        self._changed.set()
 
     # ---------------------------------------------------------------- draining and closing
 
@@ -599,34 +521,12 @@ class Courier:
         Returns:
             Whether they are.
         """
-        self._flush_upto = max(self._flush_upto, watermark)
+        arriving = self._on_the_way.arrival(watermark, until, hopeless=self._nothing_takes_records)
         self._signal.set()
-        while self._handoff.left_count() < watermark or self._handoff.shifting:
-            if not await self._progress(until):
-                return False
-        # By their order and not by themselves: a batch that moves on to the spool is waited for as a block.
-        upto = max((one.since for one in list(self._on_the_way)), default=0)
-        while any(one.since <= upto for one in list(self._on_the_way)):
-            if not await self._progress(until):
-                return False
-        return True
-
-    async def _progress(self, until: float | None) -> bool:
-        """Wait a little for something to change; False when the time is up, or nothing can change."""
-        now = self._clock.monotonic()
-        if until is not None and now >= until:
-            return False
-        if until is None and self._nothing_takes_records():
-            return False
-        self._changed.clear()
-        # What callers do is not told to us, so look again soon in any case.
-        await self._changed.wait(
-            _LOOK_AGAIN_SECONDS if until is None else min(_LOOK_AGAIN_SECONDS, until - now)
-        )
-        return True
+        return await arriving
 
     def _nothing_takes_records(self) -> bool:
-        return self._breaker.state is BreakerState.OPEN and not self._keeper.takes_records
+        return self.redis.is_away and not self._keeper.takes_records
 
     async def replay_the_rest(self, until: float) -> None:
         """Wait for the spool's rows while Redis takes them without a pause; ``until`` is monotonic seconds.
@@ -635,10 +535,10 @@ class Courier:
         """
         while (
             self._ledger.settled.spooled
-            and self.redis_state == "up"
+            and self.redis.state == "up"
             and self._replay_not_before <= (now := self._clock.monotonic()) < until
         ):
-            await self._changed.wait(min(_LOOK_AGAIN_SECONDS, until - now))
+            await self._on_the_way.changed.wait(until - now)
 
     def hurry(self) -> None:
         """The sink is closing: no backoff; what fails once goes to the spool, or stays there."""
@@ -657,9 +557,7 @@ class Courier:
         return not keeper.usable or not (self._head or self._returned or self._handoff.depth)
 
     def _offer_back(self, origin: Block) -> None:
-        block = Block(origin.values[origin.written :], origin.batch, since=origin.since)
-        self.expect(block)
-        self._keeper.offer(block, from_loop=True)
+        self._offer(Block(origin.values[origin.written :], origin.batch, since=origin.since))
         self._on_the_way.discard(origin)
 
     def take_back(self, blocks: list[Block]) -> None:
@@ -681,7 +579,7 @@ class Courier:
     @property
     def is_idle(self) -> bool:
         """Whether no record is in memory, neither in the queue nor on its way."""
-        return not (self._on_the_way or self._handoff.depth or self._handoff.shifting)
+        return self._on_the_way.is_clear
 
     def abandon(self, reason: str) -> int:
         """Count everything that is left as lost; the sink is closed for good."""

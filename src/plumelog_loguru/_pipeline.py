@@ -115,7 +115,7 @@ class Pipeline:
         except Exception as error:
             # An interpreter that ends starts no threads; `stop` then writes to the spool in its own thread.
             self._start_not_before = time.monotonic() + _RESTART_SECONDS
-            self._courier.last_error = f"no thread could be started: {error}"
+            self._courier.redis.last_error = f"no thread could be started: {error}"
         finally:
             self._starting.release()
 
@@ -227,14 +227,15 @@ class Pipeline:
             deadline = started + timeout
             if self.state is PipelineState.RUNNING:
                 self._end(started, timeout)
-            if self._sweep(deadline):
+            ended = self._sweep(deadline)
+            if ended:
                 self._spool_without_threads(max(_LAST_SECONDS, deadline - self._clock.monotonic()))
             left, idle = self._courier.remains(), self._courier.is_idle
             if idle:
                 self.handoff.forget_interrupted(self.stats().in_memory)
             if final:
                 self._courier.abandon("closed")
-            elif left:
+            elif left > self.handoff.depth or (left and not ended):  # else they have come this very moment
                 self._report(
                     "stopped", f"stopped with {left} records that found no place; they are in memory only"
                 )
@@ -254,10 +255,10 @@ class Pipeline:
         try:
             finishing.result(timeout + _RELEASE_SECONDS)
         except Exception as error:
-            self._courier.last_error = f"the sink did not end in time: {type(error).__name__}"
+            self._courier.redis.last_error = f"the sink did not end in time: {type(error).__name__}"
         finally:
-            # Also when Ctrl-C ends this wait: the threads go on to their end, and what comes from now on is for
-            # those of the next start.
+            # Also when Ctrl-C ends this wait: the threads go on to their end, and what comes from now on is
+            # for those of the next start.
             self.handoff.detach()
             self.state = PipelineState.IDLE
         loop.join(max(0.0, deadline + _RELEASE_SECONDS - self._clock.monotonic()))
@@ -358,10 +359,10 @@ class Pipeline:
             oldest_spooled_seconds=max(0.0, (self._clock.epoch_ms() - oldest_ms) / 1000)
             if oldest_ms
             else 0.0,
-            redis_state=courier.redis_state,
+            redis_state=courier.redis.state,
             delivery=self._sender.delivery if self._sender is not None else self.settings.delivery,
             durability="degraded" if keeper is not None and keeper.degraded else "memory",
-            last_error=courier.last_error,
+            last_error=courier.redis.last_error,
         )
 
     def forbid_own_threads(self, call: str) -> None:

@@ -18,7 +18,6 @@ from ._delivery import AlreadyApplied, Applied, Failed, Failure, Fenced, Sender
 from ._ledger import Ledger
 from ._spool import SpooledRow
 
-
 _READ_SECONDS = 0.2
 
 

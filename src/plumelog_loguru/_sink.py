@@ -316,8 +316,8 @@ def _finish_at_worker_exit(sink: DurableRedisSink) -> None:
     if process.parent_process() is not None:
         Finalize(None, _stop_weakly, args=(weakref.ref(sink),), exitpriority=100)
     else:
-        # One that is made, or unpickled, while forkserver and spawn prepare a worker: that is not a worker yet, and
-        # forgets the finalizers of before when it becomes one.
+        # One that is made, or unpickled, while forkserver and spawn prepare a worker: that is not a worker
+        # yet, and forgets the finalizers of before when it becomes one.
         register_after_fork(sink, _finish_at_worker_exit)
 
 

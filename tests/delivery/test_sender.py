@@ -163,7 +163,7 @@ def test_a_batch_that_a_script_may_have_applied_is_never_pushed_plainly(rig: Rig
 
 
 def test_a_batch_in_doubt_goes_by_script_whatever_was_asked_for(rig: Rig) -> None:
-    """Rows that an earlier, scripted run left in doubt are delivered under `at_least_once` too, and not doubled."""
+    """Rows that a scripted run left in doubt are delivered under `at_least_once` too, undoubled."""
     rig = Rig("at_least_once")
     assert rig.send(IN_DOUBT) == APPLIED
     assert rig.client.asked == ["script"]

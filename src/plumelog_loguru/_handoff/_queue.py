@@ -143,20 +143,22 @@ class HandOff:
             self._pop_locked(max(1, min(depth, MAX_BATCH_BYTES // average)), popped)
             overflow.offer(popped)
         except BaseException:
-            # An interrupt (Ctrl-C, a time limit's signal) ends this call, but not the records of earlier ones.
-            self._offer_again_locked(overflow, popped)
+            # An interrupt (Ctrl-C, a time limit's signal) ends this call, but not the records of earlier
+            # ones. No call stands between here and the `try`: it could be interrupted too.
+            while True:
+                try:
+                    overflow.offer(popped)
+                except Exception:
+                    self._records.extendleft(reversed(popped))
+                except BaseException:  # noqa: S112  # another interrupt; the first is on its way to the caller
+                    continue
+                break
             raise
         finally:
             self.shifting = False
         if (pause := overflow.pause_seconds()) > 0:
             time.sleep(pause)  # once for a thousand records, so that the spool thread comes to run
         return True
-
-    def _offer_again_locked(self, overflow: Overflow, popped: list[bytes]) -> None:
-        try:
-            overflow.offer(popped)
-        except Exception:
-            self._records.extendleft(reversed(popped))
 
     def _pop_locked(self, count: int, popped: list[bytes]) -> None:
         try:
@@ -209,8 +211,8 @@ class HandOff:
                 taken.append(value)
             self._left_bytes_by_loop += size
         except IndexError:
-            # Empty: whatever the sums say. A caller that was interrupted between two of them would leave bytes
-            # in the queue for ever, and a queue that always looks full is never waited for.
+            # Empty: whatever the sums say. A caller that was interrupted between two of them would leave
+            # bytes in the queue for ever, and a queue that always looks full is never waited for.
             self._left_bytes_by_loop = self._put_bytes - self._left_bytes_by_callers
         if taken:
             self._block_gave_up = False  # there is room: who finds none again waits again

@@ -160,6 +160,7 @@ class SpoolKeeper:
         self._generations: Counter[str] = Counter()  # by part: how often its files were begun anew
         self._let_go: set[str] = set()  # parts of this round of adoption that hold nothing to deliver
         self._handed_out: set[tuple[str, RowKey]] = set()  # in flight, or read ahead
+        self._full = False  # and waits for room
         self._retry_at = 0.0
         self._retry_delay = _RETRY_FIRST_SECONDS
         self._adopt_at = 0.0
@@ -179,7 +180,7 @@ class SpoolKeeper:
     @property
     def takes_records(self) -> bool:
         """Whether what is offered will be written soon."""
-        return self.state in (KeeperState.OPENING, KeeperState.READY)
+        return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._full
 
     @property
     def pending_bytes(self) -> int:
@@ -439,7 +440,8 @@ class SpoolKeeper:
         except (SpoolError, OSError) as error:
             self._postpone(error)
             return
-        if not stored:  # full, and the policy is to wait
+        self._full = not stored  # and the policy is to wait
+        if self._full:
             self._retry_at = time.monotonic() + _FULL_POLL_SECONDS
             return
         self._retry_delay = _RETRY_FIRST_SECONDS

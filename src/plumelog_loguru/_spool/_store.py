@@ -195,7 +195,7 @@ class Store:
         return key
 
     def put(self, key: RowKey, row: bytes) -> None:
-        """Write a row in its place; what is there already is replaced, be it by a write that was said to fail."""
+        """Write a row in its place; what is there is replaced, be it by a write that was said to fail."""
         with self._careful("written") as spool:
             spool.set(str(key), row)
         self._written(key)
