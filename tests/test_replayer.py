@@ -112,6 +112,10 @@ class Rig:
             await self.replayer.deliver(row)
 
 
+def records_of(rig: Rig, part_id: str) -> int:
+    return sum(row.records for row in rig.replayer.rows_of(part_id))
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main)
 
@@ -136,8 +140,8 @@ def test_one_row_is_read_ahead_and_no_more() -> None:
         assert rig.source.asked == 1
         await rig.attempt()
         assert rig.source.asked == 2
-        assert rig.replayer.holds("part") == 2
-        assert rig.replayer.holds("another") == 0
+        assert records_of(rig, "part") == 2
+        assert records_of(rig, "another") == 0
         await rig.replayer.fetch()
         assert rig.source.asked == 2
 
@@ -153,7 +157,7 @@ def test_a_row_that_failed_stays_in_hand(failure: Failure, in_doubt: bool) -> No
     async def main() -> None:
         assert await rig.attempt() == failure
         assert rig.ledger.settled.delivered == 0
-        assert rig.replayer.holds("part") == 4
+        assert records_of(rig, "part") == 4
         assert await rig.attempt() is None
         assert await rig.attempt() is None
 
@@ -235,8 +239,8 @@ def test_a_row_that_is_on_its_way_counts_as_held_once_it_is_here() -> None:
         assert await rig.replayer.fetch() is not None
         rig.source.held = []
         await rig.attempt()
-        assert rig.replayer.holds("part") == 0
+        assert records_of(rig, "part") == 0
         rig.source.held.pop()()
-        assert rig.replayer.holds("part") == 2
+        assert records_of(rig, "part") == 2
 
     run(main())

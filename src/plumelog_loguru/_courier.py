@@ -42,7 +42,7 @@ from ._redis_health import RedisHealth, Tell
 from ._replayer import Replayer
 from ._runtime import Signal
 from ._settings import PlumelogSettings
-from ._spool import Block, SpoolKeeper
+from ._spool import Block, SpooledRow, SpoolKeeper
 
 _NEVER = 1 << 62
 _LIVE_BATCHES_BEFORE_A_ROW = 10
@@ -97,7 +97,9 @@ class Courier:
         self._replayed_since_told = 0
         self._signal = Signal()
         self._keeper: SpoolKeeper
-        self._replayer: Replayer | None = None
+        self._replayer: Replayer | None = None  # while the delivery runs
+        # Rows in the replayer's hands whose part is gone, and why it is.
+        self._orphans: list[tuple[SpooledRow, str]] = []
 
     def expect(self, block: Block) -> None:
         """A caller is about to give this block to the spool thread."""
@@ -132,9 +134,21 @@ class Courier:
             clock=self._clock,
             lane_ttl_seconds=self.settings.lane_ttl_seconds,
         )
-        await self._make_contact()
-        while True:
-            await self._step()
+        try:
+            await self._make_contact()
+            while True:
+                await self._step()
+        finally:
+            self._let_go_of_rows()
+
+    def _let_go_of_rows(self) -> None:
+        """The delivery ends: a row that it had in hand is in the spool too, or was lost with its part."""
+        replayer, self._replayer = self._replayer, None
+        orphans, self._orphans = self._orphans, []
+        for row, reason in orphans:
+            if replayer is not None and replayer.has(row):
+                self._ledger.spool_lost(row.part_id, row.records, reason)
+                self._lost(row.records, reason)
 
     async def _make_contact(self) -> None:
         """Open a connection before the first batch needs it, and learn whether Redis is there."""
@@ -499,8 +513,10 @@ class Courier:
 
     def on_part_lost(self, part_id: str, reason: str) -> None:
         lost = self._ledger.settled.spooled_by_part.get(part_id, 0)
-        if self._replayer is not None:
-            lost -= self._replayer.holds(part_id)  # that is in our hands, and is delivered from them
+        for row in self._replayer.rows_of(part_id) if self._replayer is not None else ():
+            lost -= row.records  # it is in our hands, and is delivered from them unless the sink ends before
+            if not any(row is orphan for orphan, _ in self._orphans):
+                self._orphans.append((row, reason))
         if lost > 0:
             self._ledger.spool_lost(part_id, lost, reason)
             self._lost(lost, reason)

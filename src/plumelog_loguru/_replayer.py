@@ -46,12 +46,19 @@ class Replayer:
         self._batch: Batch | None = None  # the row in hand, with what its attempts have added
         self._ahead: asyncio.Future[SpooledRow | None] | None = None
 
-    def holds(self, part_id: str) -> int:
-        """Records of a part in hand or read ahead: they are delivered, whatever becomes of the part."""
+    def rows_of(self, part_id: str) -> list[SpooledRow]:
+        """A part's rows in hand or read ahead: they can be delivered, whatever becomes of the part."""
+        return [row for row in self._rows() if row.part_id == part_id]
+
+    def has(self, row: SpooledRow) -> bool:
+        """Whether this row is still in hand or read ahead."""
+        return any(one is row for one in self._rows())
+
+    def _rows(self) -> list[SpooledRow]:
         rows = [self._in_hand]
         if self._ahead is not None and self._ahead.done() and not self._ahead.cancelled():
             rows.append(self._ahead.result())
-        return sum(row.records for row in rows if row is not None and row.part_id == part_id)
+        return [row for row in rows if row is not None]
 
     async def fetch(self) -> SpooledRow | None:
         """The row to deliver next; None if the spool has none, or cannot read it now.

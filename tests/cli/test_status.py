@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from lab.servers import RedisServer
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool import Part
+from plumelog_loguru._spool import Part, SpoolDirectory
 
 from .conftest import KEY, Fill, Replay, batch_of
 from .test_drain import _files
@@ -102,6 +103,46 @@ def test_a_part_that_cannot_be_read_is_told(
     assert (run.code, run.json["records"]) == (1, 6)
     assert [p["destination"] for p in run.json["parts"] if p["id"] == broken.id] == [None]
     assert "cannot be read by this version" in run.err
+
+
+def test_a_part_without_its_lock_is_told(
+    server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
+) -> None:
+    """Nobody can take over what has no lock file: that is said with the cure, and the cure works."""
+    fill(destination)
+    (lock,) = spool_dir.glob("part-*/lock")
+    lock.unlink()
+    for command in ("status", "drain"):
+        run = replay(command)
+        assert run.code == 1 and "without the file 'lock' in it: make an empty one" in run.err
+    lock.touch()
+    assert replay("drain", "--json").json["delivered"] == 6
+
+
+@pytest.mark.parametrize("command", ["status", "drain"])
+def test_a_part_of_another_user_is_told(
+    server: RedisServer,
+    destination: Destination,
+    spool_dir: Path,
+    replay: Replay,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """What may not be read is no empty spool: it is named, with the cure, and the exit code is 1."""
+    part = Part.create(spool_dir, destination)
+    part.close()
+    list_it = os.listdir
+
+    def refuse(path: str | Path) -> list[str]:
+        if Path(path) == part.path:
+            raise PermissionError(13, "Permission denied")
+        return list_it(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(SpoolDirectory, "take_free", lambda *_, **__: None)
+    run = replay(command)
+    assert run.code == 1
+    assert f"the part {part.path} cannot be read (Permission denied); run the command as the user" in run.err
 
 
 def test_an_unreachable_redis_is_told(spool_dir: Path, replay: Replay) -> None:

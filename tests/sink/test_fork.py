@@ -279,3 +279,79 @@ def test_a_child_leaves_the_parents_part_alone(
     found = verdict(own_server, expected)
     assert found.exactly_once, found
     assert list((tmp_path / "spool").glob("part-*")) == []
+
+
+@pytest.mark.parametrize("where", ["module", "argument"])
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_sink_that_is_made_while_a_worker_is_prepared(
+    redis_server: RedisServer, tmp_path: Path, method: str, where: str
+) -> None:
+    """Made at the import of the main module, or unpickled: the worker ends without `atexit`, and delivers."""
+    (tmp_path / "job.py").write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys
+            from loguru import logger
+            from plumelog_loguru import DurableRedisSink
+
+            method, where = sys.argv[1:] if __name__ == "__main__" else (None, WHERE)
+            logger.remove()
+            if where == "module" or __name__ == "__main__":
+                logger.add(DurableRedisSink(), format="{message}")
+
+            def work(name, given):
+                for n in range(20):
+                    (given or logger).info(f"{name}-{n}")
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context(method)
+                given = logger if where == "argument" else None
+                workers = [context.Process(target=work, args=(f"w{n}", given)) for n in range(3)]
+                for worker in workers: worker.start()
+                for worker in workers: worker.join()
+                assert [worker.exitcode for worker in workers] == [0, 0, 0]
+            """
+        ).replace("WHERE", repr(where))
+    )
+    done = subprocess.run(
+        [sys.executable, "job.py", method, where],
+        env={
+            **os.environ,
+            "PLUMELOG_REDIS_URL": redis_server.url,
+            "PLUMELOG_SPOOL_DIR": str(tmp_path / "spool"),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = verdict(redis_server, [f"w{worker}-{n}" for worker in range(3) for n in range(20)])
+    assert found.exactly_once, (found, done.stderr)
+
+
+@pytest.mark.parametrize("first", ["sink.drain(5)", "asyncio.run(complete())"])
+def test_a_worker_that_drains_before_it_logs(
+    redis_server: RedisServer, run_script: RunScript, first: str
+) -> None:
+    """A forked worker whose first call is no record finishes its records too: it ends without `atexit`."""
+    _run(
+        run_script,
+        redis_server,
+        f"""
+        import asyncio, multiprocessing
+        sink = DurableRedisSink(batch_interval_seconds=30)
+        logger.add(sink)
+        async def complete():
+            await logger.complete()
+        def work():
+            {first}
+            for n in range(20): logger.info(f"w-{{n}}")
+        worker = multiprocessing.get_context("fork").Process(target=work)
+        worker.start(); worker.join()
+        assert worker.exitcode == 0
+        """,
+    )
+    found = verdict(redis_server, [f"w-{n}" for n in range(20)])
+    assert found.exactly_once, found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from loguru import logger
 
 from lab.servers import RedisServer
+from plumelog_loguru import DurableRedisSink
+from plumelog_loguru._spool import SpoolDirectory
 from tests.scale import scaled
-from tests.sink.conftest import MakeSink, verdict, wait_until
+from tests.sink.conftest import MakeSink, balance, verdict, wait_until
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -233,3 +236,59 @@ def test_no_warning_is_left_at_exit(redis_server: RedisServer, tmp_path: Path, p
         capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("final", [False, True], ids=["stop", "close"])
+def test_ending_while_other_threads_overflow_the_queue(
+    own_server: RedisServer, make_sink: MakeSink, tmp_path: Path, final: bool
+) -> None:
+    """What a thread hands to a spool that is just closing is not left in between: spooled, or counted."""
+    own_server.stop()
+    for round_number in range(scaled(8, 100)):
+        folder = tmp_path / str(round_number)
+        sink = make_sink(own_server.url, spool_dir=folder, queue_max_size=20, health_check_interval_seconds=5)
+        ended = threading.Event()
+
+        def load(sink: DurableRedisSink = sink, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                sink.write("x")  # type: ignore[arg-type]  # past the lock that Loguru holds while it stops a sink
+
+        threads = [threading.Thread(target=load) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02 + round_number % 5 * 0.02)  # overflowing, at some moment or other
+        if final:
+            sink.close()
+        else:
+            for _ in range(3):
+                sink.stop()
+        ended.set()
+        for thread in threads:
+            thread.join()
+        if not final:
+            sink.stop()
+        stats = sink.stats()
+        assert (balance(stats), stats.in_memory, stats.queue_depth) == (0, 0, 0), stats
+        on_disk = sum(part.records for part in SpoolDirectory(folder, sink.settings.destination).survey())
+        assert on_disk == stats.spooled, stats
+
+
+def test_a_spool_that_is_usable_again_gets_what_came_back(
+    own_server: RedisServer, make_sink: MakeSink, tmp_path: Path
+) -> None:
+    """Records that a spool gave back, because it could not be opened, are spooled at the end if it can be."""
+    own_server.stop()
+    (tmp_path / "place").write_text("in the way")
+    sink = make_sink(own_server.url, spool_dir=tmp_path / "place" / "spool")
+    handler = logger.add(sink, format="{message}")
+    for n in range(300):
+        logger.info(str(n))
+    wait_until(lambda: sink.stats().durability == "degraded")
+    (tmp_path / "place").unlink()
+    logger.remove(handler)
+    assert (sink.stats().spooled, sink.stats().in_memory) == (300, 0)
+    own_server.start()
+    logger.add(sink, format="{message}")
+    logger.info("300")
+    wait_until(lambda: sink.stats().delivered == 301)
+    assert verdict(own_server, [str(n) for n in range(301)]).exactly_once

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from lab.proxy import FaultProxy
 from lab.servers import RedisServer
+from plumelog_loguru import DrainReport
+from plumelog_loguru._batch import Batch
+from plumelog_loguru._spool import Part, RowKey, SpoolDirectory
+from plumelog_loguru._spool._row import Row
 from tests.scale import scaled
 from tests.sink.conftest import MakeSink, balance, verdict, wait_until
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def _url(proxy: FaultProxy) -> str:
@@ -219,3 +228,107 @@ def test_without_a_place_for_a_spool_records_wait_in_memory(
     own_server.start()
     wait_until(lambda: sink.stats().delivered == 500)
     assert verdict(own_server, expected).exactly_once
+
+
+def test_a_disk_that_hangs_does_not_keep_live_records_from_redis(
+    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is back, and reading a spooled row does not return: what is logged is delivered all the same."""
+    works, read = threading.Event(), Part.read
+    works.set()
+
+    def hanging(part: Part, key: RowKey) -> Row:
+        works.wait()
+        return read(part, key)
+
+    monkeypatch.setattr(Part, "read", hanging)
+    sink = make_sink(own_server.url)
+    logger.add(sink, format="{message}")
+    own_server.stop()
+    old = [f"old-{n}" for n in range(200)]
+    for n, message in enumerate(old):
+        logger.info(message)
+        if n % 50 == 49:
+            assert sink.drain(10).complete
+    works.clear()
+    own_server.start()
+    logger.info("live")
+    wait_until(lambda: sink.stats().delivered == 1)
+    works.set()
+    wait_until(lambda: sink.stats().delivered == 201)
+    assert verdict(own_server, [*old, "live"]).exactly_once
+
+
+def test_a_drain_waits_until_the_row_is_written(
+    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that moves from the retries to the spool is in memory until it is on the disk."""
+    works, append = threading.Event(), Part.append
+
+    def slow(part: Part, batch: Batch) -> None:
+        works.wait()
+        append(part, batch)
+
+    monkeypatch.setattr(Part, "append", slow)
+    sink = make_sink(own_server.url)
+    logger.add(sink, format="{message}")
+    logger.info("0")
+    assert sink.drain(10).complete
+    own_server.stop()
+    logger.info("1")
+    report = sink.drain(1)
+    assert (report.complete, report.in_memory) == (False, 1)
+    works.set()
+    report = sink.drain(10)
+    assert (report.complete, report.in_memory, report.spooled) == (True, 0, 1)
+
+
+def test_a_drain_without_a_limit_ends_at_a_full_spool_that_waits(
+    own_server: RedisServer, make_sink: MakeSink
+) -> None:
+    """Redis is away and the spool is full under "block": neither takes records, and the drain says so."""
+    sink = make_sink(
+        own_server.url, spool_full_policy="block", spool_max_bytes=1 << 20, block_timeout_seconds=0.1
+    )
+    logger.add(sink, format="{message}")
+    own_server.stop()
+    for _ in range(30):
+        logger.info("x" * 60_000)
+    reports: list[DrainReport] = []
+    drain = threading.Thread(target=lambda: reports.append(sink.drain(None)))
+    drain.start()
+    drain.join(10)
+    assert reports and not reports[0].complete and reports[0].in_memory > 0
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 30)
+
+
+def test_rows_in_hand_of_a_spool_that_was_deleted_are_counted(
+    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are delivered from memory; where the sink ends before, they are lost and not still spooled."""
+    reads, read = [], Part.read
+
+    def noted(part: Part, key: RowKey) -> Row:
+        row = read(part, key)
+        reads.append(key)
+        return row
+
+    monkeypatch.setattr(Part, "read", noted)
+    own_server.stop()
+    sink = make_sink(own_server.url)
+    handler = logger.add(sink, format="{message}")
+    for n in range(4):
+        logger.info(str(n))
+        assert sink.drain(10).spooled == n + 1
+    wait_until(lambda: len(reads) >= 2)  # one in hand, one ahead
+    time.sleep(0.3)
+    shutil.rmtree(tmp_path / "spool")
+    logger.info("afterwards")
+    sink.drain(10)
+    assert sink.stats().dropped["spool_lost"] < 4
+    logger.remove(handler)
+    stats = sink.stats()
+    assert (stats.dropped, stats.spooled) == ({"spool_lost": 4}, 1)
+    left = SpoolDirectory(tmp_path / "spool", sink.settings.destination).survey()
+    assert sum(part.records for part in left) == 1

@@ -289,6 +289,30 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_the_cure(destinatio
         assert os.waitpid(child, 0)[1] == 0
 
 
+@unix
+def test_parts_of_another_user_are_no_empty_spool(destination: Destination, make_batch: MakeBatch) -> None:
+    """A survey names the parts that it may not read, instead of leaving them out."""
+    with tempfile.TemporaryDirectory() as path:
+        part = Part.create(Path(path), destination)
+        part.append(make_batch(1))
+        part.close()
+        os.chmod(path, 0o755)
+        os.chmod(part.path, 0o700 if os.geteuid() == 0 else 0)
+        child = os.fork()
+        if child == 0:
+            told = False
+            try:
+                if os.geteuid() == 0:
+                    os.setuid(_NOBODY)  # root may read everything
+                (found,) = SpoolDirectory(Path(path), destination).survey()
+                told = found.forbidden and found.id == part.id and "run the command as" in str(found.problem)
+            finally:
+                os._exit(0 if told else 1)
+        status = os.waitpid(child, 0)[1]
+        os.chmod(part.path, 0o700)
+        assert status == 0
+
+
 def test_a_path_that_diskcache_would_expand_is_refused(
     tmp_path: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,31 @@ def test_planted_pickles_never_run(path: Path, tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "exploded").exists(), "the bomb of this test is a dud"
 
 
+def test_a_row_is_found_also_if_it_was_looked_for_before_it_was_written(store: Store) -> None:
+    """A place that was given stays in the order: a row that is written after later looks is not missed."""
+    first = store.append(b"first", 1)
+    second = store.new_key(2, len(b"second"))
+    assert store.peek(first) is None
+    store.put(second, b"second")
+    third = store.append(b"third", 3)
+    assert _keys(store) == [first, second, third]
+    assert (store.batches, store.records) == (3, 6)
+
+
+def test_a_write_that_was_done_though_it_failed_counts_once(path: Path, store: Store) -> None:
+    """Whether it is looked for or repeated, such a row is one row, and a place without a row is none."""
+    done, not_done = store.new_key(2, 3), store.new_key(5, 3)
+    assert store._cache is not None
+    store._cache.set(str(done), b"row")
+    assert (store.find(done), store.find(done), store.find(not_done)) == (True, True, False)
+    store.put(done, b"row")
+    assert _keys(store) == [done]
+    assert (store.batches, store.records) == (1, 2)
+    store.delete(not_done)
+    store.delete(done)
+    assert (store.batches, store.records) == (0, 0)
+
+
 def test_only_bytes_go_in(store: Store) -> None:
     """A value or key of any other type is refused before it could be pickled."""
     spool = store._cache
@@ -358,6 +383,34 @@ assert store.batches == len(written), (store.batches, len(written))
 for key in written:
     store.delete(key)
 assert store.batches == 0
+store.close()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=50)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are a matter of Unix")
+def test_a_full_disk_is_no_damage_however_large_the_row(path: Path) -> None:
+    """A row larger than SQLite's cache fails in its middle, and what it fails by is not taken for damage."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from plumelog_loguru._spool._store import Store, SpoolDamaged, SpoolError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store(Path({str(path)!r}))
+written = [store.append(b"x" * 5000, 1)]
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, hard))
+for row in range(3):
+    try:
+        store.append(b"y" * 3_000_000, 1)
+    except SpoolError as error:
+        assert not isinstance(error, SpoolDamaged), error
+        assert "rollback" not in str(error), error
+    else:
+        raise AssertionError("it was written")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+written.append(store.append(b"z" * 1_200_000, 1))
+assert [len(store.read(key)) for key in written] == [5000, 1_200_000]
 store.close()
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=50)

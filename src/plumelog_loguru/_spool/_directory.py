@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -26,6 +27,8 @@ from ._store import SpoolError, StoreFacts, look_into
 
 _PART = re.compile("part-[0-9a-f]{16}")
 _NEW = re.compile("new-[0-9a-f]{16}")
+
+_RIGHTS_CURE = "run the command as the user whose application writes there"
 
 _NETWORK_TYPES = frozenset(
     re.split(" ", "9p afs beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 smb2 smb3 smbfs")
@@ -45,7 +48,8 @@ class PartInfo:
     oldest_ms: int | None  # time of the first record of the oldest batch, epoch milliseconds
     newest_ms: int | None  # time of the last record of the newest batch
     quarantined: int  # files
-    problem: str | None  # why the counts may be wrong, in one sentence
+    problem: str | None  # why the counts may be wrong or nobody takes it over, in one sentence
+    forbidden: bool = False  # another user's, and so nothing can be told
 
 
 class SpoolDirectory:
@@ -141,14 +145,19 @@ class SpoolDirectory:
         try:
             os.listdir(self.path)
         except OSError as error:
-            raise SpoolError(f"the spool directory {self.path} cannot be read ({error.strerror})") from error
+            cure = "set PLUMELOG_SPOOL_DIR, or PLUMELOG_APP_NAME and PLUMELOG_ENV, as the application does"
+            if isinstance(error, PermissionError):
+                cure = _RIGHTS_CURE
+            raise SpoolError(
+                f"the spool directory {self.path} cannot be read ({error.strerror}); {cure}"
+            ) from error
         looked = [(path, _look_at(path)) for path in self._paths(_PART)]
         # One that is gone was removed while we looked, and one without a lock and without records is about to
         # be.
         return [
             info
             for path, info in looked
-            if os.path.lexists(path) and (info.records or os.path.lexists(path / LOCK))
+            if os.path.lexists(path) and (info.records or info.forbidden or os.path.lexists(path / LOCK))
         ]
 
     def elsewhere(self) -> dict[Destination, int]:
@@ -182,12 +191,23 @@ class SpoolDirectory:
 def _look_at(path: Path) -> PartInfo:
     # Asked before and after: what an owner removes while we look must not seem to have been left behind.
     held = is_held(path / LOCK)
-    facts, problem = StoreFacts(0, 0, 0, None, None), None
+    facts, problem, forbidden = StoreFacts(0, 0, 0, None, None), None, False
     try:
+        os.listdir(path)
         if os.path.lexists(path / SPOOL):  # else its maker ended before it had one
             facts = look_into(path / SPOOL)
     except SpoolError as error:
         problem = str(error)
+    except PermissionError as error:
+        forbidden = True
+        problem = f"the part {path} cannot be read ({error.strerror}); {_RIGHTS_CURE}"
+    except OSError:
+        pass  # gone, or no directory
+    if facts.records and not _is_file(path / LOCK):
+        problem = problem or (
+            f"nobody takes over {path} without the file {LOCK!r} in it: make an empty one once its process "
+            "has ended"
+        )
     destination = read_destination(path)
     if destination is None:
         problem = problem or f"{path / 'part.json'} cannot be read by this version"
@@ -205,7 +225,15 @@ def _look_at(path: Path) -> PartInfo:
         newest_ms=facts.last.last_ms or None if facts.last else None,
         quarantined=quarantined,
         problem=problem,
+        forbidden=forbidden,
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def network_file_system(path: str, mountinfo: str) -> str | None:

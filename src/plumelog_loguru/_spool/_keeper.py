@@ -299,11 +299,11 @@ class SpoolKeeper:
     def _pause(self) -> float:
         """How long, in seconds, to wait for the next thing to do."""
         now = time.monotonic()
-        until = self._adopt_at
+        until = self._adopt_at if self._close_at is None else self._close_at
         if self._backlog:
             until = min(until, self._retry_at) if self._own is not None else now
-        if self._close_at is not None:
-            until = min(until, self._close_at) if self._backlog else now
+        elif self._close_at is not None:
+            until = now
         return max(0.0, until - now)
 
     def _take_in(self, seconds: float) -> None:

@@ -177,7 +177,7 @@ class Store:
             self.close()
             if isinstance(error, PlumelogError) or not isinstance(error, Exception):
                 raise
-            raise self._translated(error, "opened", opening=True) from error
+            raise self._translated(_first_cause(error), "opened", opening=True) from error
 
     # ---------------------------------------------------------------- writing
 
@@ -222,6 +222,8 @@ class Store:
         """Delete a row; no harm is done if it is gone."""
         with self._careful("written") as spool:
             deleted = spool.delete(str(key))
+        if key.counter > self._read_up_to:
+            self._walk = None  # diskcache reads keys in pages: it may have read this one already
         self._forget(key, counted=deleted)
 
     def pass_by(self, key: RowKey) -> None:
@@ -336,7 +338,8 @@ class Store:
             raise SpoolError(f"the spool {self.path} is closed")
         try:
             yield self._cache
-        except (self._timed_out, sqlite3.Error, OSError, UnicodeError) as error:
+        except (self._timed_out, sqlite3.Error, OSError, UnicodeError) as raised:
+            error = _first_cause(raised)
             self._walk = None
             with suppress(sqlite3.Error):
                 # diskcache leaves a transaction open when its COMMIT fails, as on a full disk, and could
@@ -373,6 +376,17 @@ class Store:
 _PASSING = re.compile(
     "locked|busy|full|disk I/O|unable to open|read-?only|memory|interrupted|cannot start a trans"
 )
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What SQLite said first.
+
+    Where it ends a transaction by itself, as it does when the disk fills while a large row is written,
+    diskcache wants to roll it back once more, and is told that there is none. That is no damage.
+    """
+    while "no transaction is active" in str(error) and isinstance(error.__context__, sqlite3.Error):
+        error = error.__context__
+    return error
 
 
 def _decode_leniently(text: bytes) -> str:

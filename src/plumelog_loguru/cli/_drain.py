@@ -40,6 +40,7 @@ class Drained:
     already_applied: int  # batches
     remaining: int  # of the configured destination, or of one that cannot be told, and nobody's
     elsewhere: int  # of other destinations, and nobody's
+    living: int  # of the configured destination, and a living process's
     seconds: float
     wrong: bool  # something went wrong, and was told
     interrupted: bool
@@ -91,7 +92,7 @@ def drain(
             tell(note)
     parts = directory.survey()
     for part in parts:
-        if part.owner == "dead" and part.problem is not None:
+        if part.problem is not None and (part.owner == "dead" or part.forbidden):
             drainer.complain(part.problem)
     elsewhere = directory.elsewhere()
     for destination, records in elsewhere.items():
@@ -104,6 +105,11 @@ def drain(
         already_applied=ledger.already_applied,
         remaining=sum(part.records for part in parts if _is_left(part, directory)),
         elsewhere=sum(elsewhere.values()),
+        living=sum(
+            part.records
+            for part in parts
+            if part.owner == "live" and part.destination == directory.destination
+        ),
         seconds=SYSTEM_CLOCK.monotonic() - started,
         wrong=drainer.wrong,
         interrupted=drainer.interrupted,
@@ -257,6 +263,7 @@ class _PartRows:
         self._complain = complain
         self._cursor: RowKey | None = None
         self._ended = False
+        self._told: set[str] = set()
 
     def request_row(self, give: Callable[[SpooledRow | None], None]) -> None:
         """Give the next row, or None."""
@@ -267,6 +274,7 @@ class _PartRows:
         self._try(
             lambda: self._part.ack(row.key),
             "a batch that Redis has could not be removed from the spool",
+            "; drain again when it can be written: Redis takes no batch twice",
         )
 
     def restamp(self, row: SpooledRow, batch: Batch) -> None:
@@ -294,8 +302,11 @@ class _PartRows:
         self._ended = True
         return None
 
-    def _try(self, write: Callable[[], None], otherwise: str) -> None:
+    def _try(self, write: Callable[[], None], otherwise: str, cure: str = "") -> None:
         try:
             write()
         except (SpoolError, OSError) as error:
-            self._complain(f"{otherwise}: {error}")
+            sentence = f"{otherwise}: {error}{cure}"
+            if sentence not in self._told:  # on a full disk it is the same for every row
+                self._told.add(sentence)
+                self._complain(sentence)

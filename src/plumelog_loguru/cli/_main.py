@@ -74,7 +74,12 @@ def _drain(arguments: Namespace, settings: PlumelogSettings, directory: SpoolDir
             if outcome.already_applied
             else ""
         )
-        print(f"{outcome.delivered} records delivered in {outcome.seconds:.1f} s{known}")
+        living = (
+            f"; {outcome.living} records are with living processes, which deliver them themselves"
+            if outcome.living
+            else ""
+        )
+        print(f"{outcome.delivered} records delivered in {outcome.seconds:.1f} s{known}{living}")
     if outcome.remaining and not arguments.dry_run:
         _tell(f"{outcome.remaining} records remain in {directory.path}")
     if outcome.interrupted:
