@@ -59,7 +59,9 @@ def test_a_storm_of_interrupts(own_server: RedisServer, make_sink: MakeSink) -> 
     returned, hits, armed = [], 0, False
 
     def strike(number: int, frame: FrameType | None) -> None:
+        nonlocal armed
         if armed:
+            armed = False
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, strike)
@@ -75,10 +77,9 @@ def test_a_storm_of_interrupts(own_server: RedisServer, make_sink: MakeSink) -> 
                     message = str(number)
                     sink.write(message)  # type: ignore[arg-type]  # Loguru's own lock would not stand this
                     returned.append(message)
+                armed = False
             except KeyboardInterrupt:
                 hits += 1
-            finally:
-                armed = False
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,15 @@
+"""A deterministic simulation: the real code in a world where everything can fail, and one seed decides.
+
+    clock      virtual time, and an asyncio loop that runs on it
+    server     Redis as far as the library uses it: one list, and the lanes of the Lua script
+    network    requests that are refused, lost, late, or answered with errors
+    disk       spool directories that outlive their processes, with writes that fail
+    world      processes that are made of the real code, and the account of what each record is owed
+    schedule   what happens in one schedule, drawn from its seed
+
+Real are the pipeline, courier, replayer, sender, client, script arguments and answers, error table, hand-off,
+batcher, ledger, spool keeper, and the part with its rows. Simulated are threads, time, connections, the
+database file and the lock on it.
+
+To repeat a schedule and see what happened in it: `python -m tests.simulation SEED`.
+"""

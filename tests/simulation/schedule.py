@@ -1,0 +1,165 @@
+"""What happens in one schedule: a world, some time in which things go wrong, and then peace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from .network import LATEST_SECONDS, MOODS
+from .world import Killed, Process, Violation, World, some_settings
+
+_SETTINGS = 24
+_PEACE_SECONDS = (
+    900.0  # enough for every pause, and for the parts of the dead to be found, one after the other
+)
+
+
+def play(world: World) -> None:
+    """Play the schedule that the world's dice decide.
+
+    Raises:
+        Violation: a promise was broken.
+    """
+    world.max_batch_bytes = world.dice.choice((300, 1000, 1 << 20))
+    try:
+        with world.entered():
+            _Schedule(world).play()
+    except Killed as death:
+        raise AssertionError("a death was not noticed") from death
+    finally:
+        world.close()
+
+
+class _Schedule:
+    def __init__(self, world: World) -> None:
+        dice = world.dice
+        self._world = world
+        self._settings = some_settings(dice.randrange(_SETTINGS))
+        self._most_processes = dice.choice((1, 1, 2, 3))
+        self._deaths = dice.random() < 0.5
+        self._disk_faults = dice.random() < 0.5
+        self._moods = dice.sample(list(MOODS), dice.randint(1, 3))
+        self._odds: dict[Callable[[], None], float] = {
+            self._log: 10,
+            self._wait: 8,
+            self._change_network: 3,
+            self._drain: 0.7,
+            self._stop_and_start: 0.5 * dice.randrange(2),
+            self._close: 0.5 * dice.randrange(2),
+            self._break_loop: 0.5 * dice.randrange(2),
+            self._forget_scripts: 0.3,
+            self._change_disk: 2.0 * self._disk_faults,
+            self._kill: 0.7 * self._deaths,
+            self._delete_spool: 0.5 * (dice.random() < 0.1),
+            self._flip_a_bit: 0.5 * (dice.random() < 0.1),
+        }
+        if self._deaths:
+            world.death_rate = dice.choice((0.0, 0.005, 0.02))
+
+    def play(self) -> None:
+        world, dice = self._world, self._world.dice
+        self._new_process()
+        for _ in range(dice.randint(10, 60)):
+            living = len(world.living)
+            if not living or (living < self._most_processes and dice.random() < 0.1):
+                self._new_process()
+            happens = dice.choices(list(self._odds), list(self._odds.values()))[0]
+            with suppress(Killed):
+                happens()
+        self._make_peace()
+
+    def _make_peace(self) -> None:
+        """Nothing goes wrong any more: everything comes to its end."""
+        world = self._world
+        world.tell("peace")
+        world.network.mood = "calm"
+        world.disk.heal()
+        world.death_rate = 0.0
+        for process in world.living:
+            process.start()
+        if not world.living:
+            self._new_process()
+        drained = world.run_until(
+            lambda: all(process.settled for process in world.living) and not self._unowned(), _PEACE_SECONDS
+        )
+        if not drained:
+            raise Violation("not drained in peace: " + "; ".join(f"{p}: {p.stats()}" for p in world.living))
+        world.run_until(lambda: not world.arriving, LATEST_SECONDS + 1)
+        for process in world.living:
+            process.stop(5.0, final=True)
+            world.retire(process)
+        # A row that Redis had, and that could not be deleted then, goes with the next owner.
+        if world.disk.parts_with_rows():
+            last = self._new_process()
+            world.run_until(lambda: last.settled and not world.disk.parts_with_rows(), _PEACE_SECONDS)
+            last.stop(5.0, final=True)
+            world.retire(last)
+        world.check_end()
+
+    def _unowned(self) -> bool:
+        return any(files.owner is None and files.rows for files in self._world.disk.parts.values())
+
+    # ---------------------------------------------------------------- what can happen
+
+    def _new_process(self) -> Process:
+        process = Process(self._world, self._settings)
+        with suppress(Killed):
+            process.start()
+        return process
+
+    def _someone(self) -> Process:
+        return self._world.dice.choice(self._world.living)
+
+    def _log(self) -> None:
+        self._someone().log(self._world.dice.choice((1, 1, 2, 5, 15)))
+
+    def _wait(self) -> None:
+        self._world.run_until(lambda: False, self._world.dice.choice((0.01, 0.2, 1.0, 5.0, 20.0)))
+
+    def _change_network(self) -> None:
+        self._world.network.mood = mood = self._world.dice.choice((*self._moods, "calm"))
+        self._world.tell(f"the network is {mood}")
+
+    def _change_disk(self) -> None:
+        dice, disk = self._world.dice, self._world.disk
+        disk.heal()
+        if dice.random() < 0.7:
+            disk.write_fails = dice.choice((0.1, 0.5, 1.0))
+            disk.done_though_failed = dice.choice((0.0, 0.5))
+            disk.read_fails = 0.0 if disk.done_though_failed else dice.choice((0.0, 0.3))
+            disk.opens = dice.random() < 0.8
+        self._world.tell(
+            f"the disk opens: {disk.opens}; writes fail: {disk.write_fails}, of these are done: "
+            f"{disk.done_though_failed}; reads fail: {disk.read_fails}"
+        )
+
+    def _drain(self) -> None:
+        process = self._someone()
+        process.drain(self._world.dice.choice((0.1, 3.0)))
+
+    def _stop_and_start(self) -> None:
+        process = self._someone()
+        process.stop(self._world.dice.choice((0.3, 5.0)), final=False)
+        self._world.run_until(lambda: False, self._world.dice.choice((0.0, 2.0)))
+        if process.alive:
+            process.start()
+
+    def _close(self) -> None:
+        process = self._someone()
+        process.stop(self._world.dice.choice((0.3, 5.0)), final=True)
+        self._world.retire(process)
+
+    def _kill(self) -> None:
+        self._world.kill(self._someone(), "from outside")
+
+    def _break_loop(self) -> None:
+        self._someone().break_loop()
+
+    def _forget_scripts(self) -> None:
+        self._world.redis.forget_scripts()
+
+    def _delete_spool(self) -> None:
+        self._world.delete_spool()
+
+    def _flip_a_bit(self) -> None:
+        self._world.flip_a_bit()
