@@ -84,7 +84,8 @@ def test_forks_under_load(redis_server: RedisServer, run_script: RunScript) -> N
         for fork in range({forks}):
             pid = os.fork()
             if pid == 0:
-                sqlite3.connect(":memory:").execute("select 1")  # the application's own SQLite works as well
+                own = sqlite3.connect(":memory:")  # the application's own SQLite works as well
+                own.execute("select 1"); own.close()
                 for n in range(20): logger.info(f"c-{{fork}}-{{n}}")
                 sink.close()
                 os._exit(0)

@@ -80,6 +80,7 @@ def test_a_storm_of_interrupts(own_server: RedisServer, make_sink: MakeSink) -> 
                 armed = False
             except KeyboardInterrupt:
                 hits += 1
+            time.sleep(0.005)  # interrupts cut short the pauses by which the spool thread keeps up
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -160,3 +161,38 @@ def test_an_interrupted_stop_ends_all_the_same(
     assert sink.drain(10).complete
     wait_until(lambda: sink.stats().delivered == 3)
     assert verdict(own_server, ["before", "during", "after"]).exactly_once
+
+
+def test_offers_that_are_repeated_use_up_no_room(
+    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a hand-over is interrupted and repeated, the spool thread has the same room."""
+    own_server.stop()
+    sink = make_sink(own_server.url, queue_max_size=10, batch_size=1000, batch_interval_seconds=30)
+    wait_until(lambda: sink.stats().last_error)
+    keeper = sink._pipeline._keeper
+    assert keeper is not None
+    inbox, puts = keeper._inbox, 0
+
+    class Inbox:
+        get, get_nowait = inbox.get, inbox.get_nowait
+
+        def put(self, item: Block) -> None:
+            nonlocal puts
+            by_caller = threading.current_thread() is threading.main_thread()
+            puts += by_caller
+            if by_caller and puts % 2:
+                raise KeyboardInterrupt
+            inbox.put(item)
+
+    monkeypatch.setattr(keeper, "_inbox", Inbox())
+    for _ in range(30):
+        try:
+            sink.write("x" * 60_000)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            continue
+    assert puts > 2
+    assert sink.drain(10).complete
+    assert keeper.pending_bytes == 0
+    assert not sink.stats().dropped
+    own_server.start()

@@ -62,6 +62,7 @@ class Block:
     batch: Batch | None = None
     written: int = 0  # how many of the values are in rows already
     since: int = 0  # where it stands in the order in which records left the queue; given by who offers it
+    counted: bool = False  # among what is pending
     taken: bool = False  # by the spool thread, which takes a block once however often it is offered
 
     @property
@@ -198,10 +199,13 @@ class SpoolKeeper:
 
     def offer(self, block: Block, *, from_loop: bool) -> None:
         """Have the block written. Ask :meth:`has_room` first."""
-        if from_loop:
-            self._offered_by_loop += block.size_bytes
-        else:
-            self._offered_by_callers += block.size_bytes
+        size_bytes = block.size_bytes
+        if not block.counted:  # or a caller that is interrupted and offers again would use up the room
+            block.counted = True
+            if from_loop:
+                self._offered_by_loop += size_bytes
+            else:
+                self._offered_by_callers += size_bytes
         self._inbox.put(block)
 
     def request_row(self, give: Callable[[SpooledRow | None], None]) -> None:
@@ -312,9 +316,7 @@ class SpoolKeeper:
             item = self._inbox.get(timeout=seconds) if seconds > 0 else self._inbox.get_nowait()
             while True:
                 if isinstance(item, Block):
-                    if item.taken:  # offered again by a caller that was interrupted
-                        self._settled_bytes += item.size_bytes
-                    else:
+                    if not item.taken:  # else offered again, by a caller that was interrupted
                         item.taken = True
                         self._backlog.append(item)
                 elif item is not None:
