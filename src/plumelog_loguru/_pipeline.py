@@ -231,8 +231,11 @@ class Pipeline:
             if ended:
                 self._spool_without_threads(max(_LAST_SECONDS, deadline - self._clock.monotonic()))
             left, idle = self._courier.remains(), self._courier.is_idle
-            if idle:
-                self.handoff.forget_interrupted(self.stats().in_memory)
+            if idle and (interrupted := self.stats().in_memory):
+                self.handoff.forget_interrupted(interrupted)
+                self._report(
+                    "interrupted", f"{interrupted} calls were interrupted before their record was taken"
+                )
             if final:
                 self._courier.abandon("closed")
             elif left > self.handoff.depth or (left and not ended):  # else they have come this very moment

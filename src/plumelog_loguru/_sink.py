@@ -327,6 +327,6 @@ def _stop_weakly(reference: weakref.ref[DurableRedisSink]) -> None:
         sink.stop()
 
 
-# Loguru stops the sinks that were added to it; this is for the others. Registered first, it runs after
-# Loguru's.
+# Loguru stops the sinks that were added to it; this is for the others. Where Loguru was imported first, this
+# runs before Loguru's: what other threads log in between is spooled, and delivered by the next process.
 atexit.register(_stop_all)
