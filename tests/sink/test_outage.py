@@ -252,6 +252,7 @@ def test_a_disk_that_hangs_does_not_keep_live_records_from_redis(
             assert sink.drain(10).complete
     works.clear()
     own_server.start()
+    wait_until(lambda: sink.stats().redis_state == "up")  # before that, what is logged is for the disk
     logger.info("live")
     wait_until(lambda: b'"live"' in b"".join(own_server.values("plume_log_list")))
     works.set()
