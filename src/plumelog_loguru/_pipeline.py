@@ -124,12 +124,14 @@ class Pipeline:
             self._main, name="plumelog-loop", report=lambda sentence: self._report("loop", sentence)
         )
         keeper = self._new_keeper(loop.post)
-        self._ledger.released()
+        before = self._loop, self._keeper
         self._loop, self._keeper = loop, keeper
-        keeper_id = start_unawaited(keeper.run, "plumelog-spool")
+        self._ledger.released()  # while no thread of ours runs yet that books
         try:
+            keeper_id = start_unawaited(keeper.run, "plumelog-spool")
             loop.start()
         except BaseException:
+            self._loop, self._keeper = before  # nobody must wait for the end of what never began
             keeper.close(0.0)
             raise
         self.own_thread_ids = loop.thread_ids | {keeper_id}
