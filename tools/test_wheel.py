@@ -68,21 +68,6 @@ def build_wheel(python: Path) -> Path:
     return wheel
 
 
-def test(python: Path, arguments: list[str]) -> None:
-    """Run the tests; what fails is run once more, in the open.
-
-    They start hundreds of processes and servers and wait for them with time limits, which a machine that is
-    busy with other things may break. What fails twice is a fault.
-    """
-    command: list[str | Path] = [python, "-m", "pytest", *arguments]
-    code = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
-    if code == 1:
-        print("\n=== some tests failed, see above; once more, those alone", flush=True)
-        run(*command, "--last-failed", "--last-failed-no-failures", "none")
-    elif code:
-        sys.exit(code)
-
-
 def main(arguments: list[str]) -> None:
     """Test on the Python that runs this, or on every one that is there."""
     every = "--every-python" in arguments
@@ -103,7 +88,7 @@ def main(arguments: list[str]) -> None:
         where = answer(python, "-c", "import plumelog_loguru; print(plumelog_loguru.__file__)")
         if where is None or not Path(where).is_relative_to(ROOT / ".test-venvs"):
             sys.exit(f"the tests would run against {where}, not against the wheel")
-        test(python, arguments)
+        run(python, "-m", "pytest", *arguments)
     print(
         f"\ntested on Python {', '.join(found)}" + (f"; not found: {', '.join(missing)}" if missing else "")
     )
