@@ -128,4 +128,4 @@ def test_two_sinks_share_a_directory(redis_server: RedisServer, make_sink: MakeS
     logger.info("twice")
     assert first.drain(10).complete and second.drain(10).complete
     assert len(redis_server.values("plume_log_list")) == 2
-    assert len(list((tmp_path / "spool").glob("part-*"))) == 2
+    wait_until(lambda: len(list((tmp_path / "spool").glob("part-*"))) == 2)
