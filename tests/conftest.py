@@ -8,10 +8,16 @@ import pytest
 
 from lab.proxy import FaultProxy
 from lab.servers import RedisServer
+from tests.needs import list_what_did_not_run, skip_what_cannot_run
 from tests.scale import ALL_ROUNDS, ROUNDS
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_what_cannot_run(config, items)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    list_what_did_not_run(terminalreporter)
     terminalreporter.write_line(f"rounds: {ROUNDS} of {ALL_ROUNDS}")
 
 

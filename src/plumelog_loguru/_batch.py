@@ -34,6 +34,10 @@ class BatchId:
     def __str__(self) -> str:
         return f"{self.lane}:{self.seq}"
 
+    def child(self, number: int) -> BatchId:
+        """The identity of a part, once this one is fenced: who repeats the step repeats the same."""
+        return BatchId(f"{self.lane}.{self.seq}", number)
+
 
 class AttemptedBy(str, Enum):
     """Who may have put a batch into Redis already, and so what may repeat it."""

@@ -18,10 +18,10 @@ thing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 
-from ._batch import MAX_BATCH_BYTES, AttemptedBy, Batch, BatchId
+from ._batch import MAX_BATCH_BYTES, AttemptedBy, Batch
 from ._clock import Clock
 from ._delivery import (
     AlreadyApplied,
@@ -35,8 +35,11 @@ from ._delivery import (
     full_jitter_delay,
     new_dice,
 )
+from ._dissection import Dissection, Onward, Settled, Step, Suspected, Waiting
 from ._handoff import Batcher, HandOff
+from ._journal import Journals, Run, runs_of, value_of
 from ._ledger import Ledger
+from ._loss_marker import Loss, LossMarkers
 from ._on_the_way import Head, OnTheWay
 from ._redis_health import RedisHealth, Tell
 from ._replayer import Replayer
@@ -48,6 +51,9 @@ _NEVER = 1 << 62
 _LIVE_BATCHES_BEFORE_A_ROW = 10
 _NO_ROOM_POLL_SECONDS = 0.02
 _UNREADABLE_PAUSE_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 0.02
+_FETCH_EVERY_SECONDS = 1.0
+_DISK_PAUSE_SECONDS = 0.1
 
 
 class Courier:
@@ -62,13 +68,16 @@ class Courier:
         settings: PlumelogSettings,
         *,
         handoff: HandOff,
+        journals: Journals,
         ledger: Ledger,
         clock: Clock,
         tell: Tell,
         report: Callable[[str, str], None],
+        marker: Callable[[Loss], bytes],
     ) -> None:
         self.settings = settings
         self._handoff = handoff
+        self._journals = journals
         self._ledger = ledger
         self._clock = clock
         self._tell = tell
@@ -83,11 +92,14 @@ class Courier:
             tell=tell,
             report=report,
         )
+        self.markers = LossMarkers(marker, handoff, clock)
         self._lane = LiveLane(settings.lane_ttl_seconds, clock)
         self._head: Head | None = None
         self._returned: deque[Block] = deque()  # from a spool that turned out to be none
         self._on_the_way = OnTheWay(handoff, clock)
         self._busy = False  # an attempt is under way, or its backoff
+        self._sending = False  # an attempt is under way
+        self._fetch_at = 0.0
         self._pressed = False  # the queue had to be relieved while we were busy
         self._spooling = False  # said so to the hooks
         self._hurry = False  # the sink is closing: what fails once goes to the spool
@@ -118,6 +130,8 @@ class Courier:
         self.settings = settings
         self._batcher.batch_size = settings.batch_size
         self._batcher.interval_seconds = settings.batch_interval_seconds
+        if self._replayer is not None:
+            self._replayer.retry_count = settings.retry_count
         self._signal.set()
 
     async def run(self, sender: Sender, keeper: SpoolKeeper) -> None:
@@ -132,6 +146,8 @@ class Courier:
             sender,
             ledger=self._ledger,
             clock=self._clock,
+            destination=self.settings.destination,
+            retry_count=self.settings.retry_count,
             lane_ttl_seconds=self.settings.lane_ttl_seconds,
         )
         try:
@@ -157,8 +173,9 @@ class Courier:
 
     async def _step(self) -> None:
         """Look at the state, and do the one thing that comes next."""
+        self._fetch_strays()
         if self._head is None:
-            self._head = self._take_back() or self._cut_if_due()
+            self._head = self._take_back() or self._mark_a_loss() or self._cut_if_due()
         if self._head is not None:
             await self._deliver_head(self._head)
         elif self.redis.is_away:
@@ -179,8 +196,12 @@ class Courier:
             return None
         if self._due_in() != 0:
             return None
-        values = self._take_from_queue()
-        return self._begin(Batch(self._lane.next_id(), tuple(values))) if values else None
+        items = self._take_from_queue()
+        return self._begin(self._new_head(items)) if items else None
+
+    def _new_head(self, items: Sequence[bytes], origin: Block | None = None) -> Head:
+        batch = Batch(self._lane.next_id(), tuple(map(value_of, items)))
+        return Head(batch, runs_of(items), origin=origin)
 
     def _due_in(self) -> float | None:
         """Seconds until the queue's content is due; 0.0 when it is, None when there is nothing."""
@@ -194,35 +215,54 @@ class Courier:
 
     def _take_from_queue(self) -> list[bytes]:
         self._batcher.cut(self._clock.monotonic())
-        return self._handoff.take()
+        items = self._handoff.take()
+        if self._journals.any_fetched:
+            items = [item for item in items if not self._journals.was_fetched(item)]
+        return items
 
     def _take_back(self) -> Head | None:
         """What could not be spooled is delivered from memory, oldest first."""
         if not self._returned or (self.redis.is_away and self._keeper.usable):
             return None
         block = self._returned.popleft()
-        batch = block.batch or Batch(self._lane.next_id(), tuple(block.values[block.written :]))
-        return self._begin(batch, block)
+        if block.batch is not None:
+            return self._begin(Head(block.batch, block.runs, origin=block))
+        return self._begin(self._new_head(block.values[block.written :], block))
 
-    def _begin(self, batch: Batch, origin: Block | None = None) -> Head:
-        head = Head(batch, origin.since if origin else 0, origin)
+    def _mark_a_loss(self) -> Head | None:
+        """A marker of what was lost, as a batch of its own; while Redis is away it is spooled like any."""
+        away = self.redis.is_away
+        if away and not self._keeper.has_room():
+            return None
+        line = self.markers.make(at_once=self._hurry, spooled=away)
+        return self._begin(self._new_head((line,))) if line is not None else None
+
+    def _begin(self, head: Head) -> Head:
+        if head.origin is not None:
+            head.since = head.origin.since
         self._on_the_way.add(head)
         return head
 
     async def _deliver_head(self, head: Head) -> None:
         now = self._clock.monotonic()
-        if self.redis.is_away:
-            if self._spill(head):
-                return
-            if (wait := self.redis.seconds_until_probe()) > 0:
-                self._become_busy()
-                await self._wait(now + min(wait, _NO_ROOM_POLL_SECONDS if self._keeper.usable else wait))
-                return
-        elif head.not_before > now and not self._hurry and not self._pressed:
-            self._become_busy()
-            await self._wait(head.not_before)
+        if (self.redis.is_away or head.leaves) and self._spill(head):
             return
-        await self._attempt(head)
+        if self.redis.is_away:
+            wait = self.redis.seconds_until_probe()
+            wait = min(wait, _NO_ROOM_POLL_SECONDS if self._keeper.usable else wait)
+        elif head.leaves and self._keeper.usable:
+            wait = _NO_ROOM_POLL_SECONDS
+        else:
+            wait = 0.0 if self._hurry or self._pressed else head.not_before - now
+        self._become_busy()
+        if wait > 0:
+            await self._wait(now + wait)
+        elif head.leaves:
+            await self._dissect(head)
+        elif head.suspicion.wants_probe:
+            await self._probe_for(head)
+        else:
+            await self._attempt(head)
 
     async def _attempt(self, head: Head) -> None:
         self._become_busy()
@@ -230,7 +270,15 @@ class Courier:
             self._ledger.retries += 1
         repeated = head.batch.attempted_by is not AttemptedBy.NOBODY
         attempted, head.batch = head.batch, self._sender.stamped(head.batch)
-        outcome = await self._sender.send(attempted)
+        self._journal_cut(head)
+        self._sending = True
+        try:
+            outcome = await self._sender.send(attempted)
+        finally:
+            self._sending = False
+        if self._head is not head:  # it went to the spool meanwhile, and is repeated from there
+            self.redis.note(outcome.failure) if isinstance(outcome, Failed) else self.redis.took_something()
+            return
         # The fall-back may have changed how the batch was attempted; stamp what really happened.
         head.batch = self._sender.stamped(attempted)
         head.tries += 1
@@ -239,9 +287,17 @@ class Courier:
                 head.batch = attempted
             self._attempt_failed(head, outcome.failure)
         elif isinstance(outcome, Fenced):
-            head.batch = Batch(BatchId(str(head.batch.id), 1), head.batch.values)
+            head.leaves = True  # somebody began to divide it
         else:
             self._attempt_worked(head, outcome, repeated)
+
+    def _journal_cut(self, head: Head) -> None:
+        """Write down what is about to be attempted: after a crash it must be repeated as the same."""
+        batch = head.batch
+        cut = batch.id, batch.attempted_by
+        if head.runs and head.journaled_as != cut:
+            self._journals.cut(head.runs, *cut, batch.last_attempt_ms)
+            head.journaled_as = cut
 
     def _attempt_worked(self, head: Head, outcome: Outcome, repeated: bool) -> None:
         assert not isinstance(outcome, (Failed, Fenced))
@@ -281,29 +337,135 @@ class Courier:
         self._settled(head)
 
     def _attempt_failed(self, head: Head, failure: Failure) -> None:
+        head.suspicion.attempt_failed(failure)
+        if head.suspicion.verdict is not None:
+            self.redis.note(failure)
+            head.leaves = True
+        elif not self._is_patient(head, failure):
+            if head.suspicion.wants_probe and not self.redis.is_away:
+                self.redis.note(failure)
+                head.not_before = 0.0  # the probe goes at once
+            else:
+                self._redis_is_down(failure)
+
+    def _is_patient(self, head: Head, failure: Failure) -> bool:
+        """Whether the head is tried again without much ado; if so, it is known when."""
+        if (
+            failure.kind is not FailureKind.TRANSIENT
+            or head.tries > self.settings.retry_count
+            or self._hurry
+            or self._pressed
+            or self.redis.is_away
+        ):
+            return False
         self.redis.note(failure)
-        patient = (
-            failure.kind is FailureKind.TRANSIENT
-            and head.tries <= self.settings.retry_count
-            and not self._hurry
-            and not self._pressed
-            and not self.redis.is_away
+        head.not_before = self._clock.monotonic() + self._backoff(head.tries)
+        return True
+
+    def _backoff(self, attempt: int) -> float:
+        return full_jitter_delay(
+            attempt,
+            self.settings.retry_backoff_base_seconds,
+            self.settings.retry_backoff_max_seconds,
+            self._dice,
         )
-        if patient:
-            head.not_before = self._clock.monotonic() + full_jitter_delay(
-                head.tries,
-                self.settings.retry_backoff_base_seconds,
-                self.settings.retry_backoff_max_seconds,
-                self._dice,
+
+    async def _probe_for(self, head: Head) -> None:
+        """The head failed, by its own fault or by Redis's: find out which."""
+        outcome = await self._sender.probe()
+        if isinstance(outcome, Failed):
+            head.suspicion.probe_failed()
+            head.tries += 1  # it would have failed as well
+            if not self._is_patient(head, outcome.failure):
+                self._redis_is_down(outcome.failure)
+            return
+        self.redis.took_something()
+        head.suspicion.probe_worked(self.settings.retry_count)
+        # Redis is there. Nothing goes on in this lane while the head is in doubt, but in another it does.
+        in_the_way = (self._pressed or self._hurry) and self._keeper.usable
+        head.leaves = in_the_way or head.suspicion.verdict is not None
+
+    async def _dissect(self, head: Head) -> None:
+        """The head is refused, and there is no spool from which it could be divided beside live traffic."""
+        dissection = head.dissection
+        if dissection is None:
+            self._lane.freeze()
+            head.tries = 0
+            dissection = head.dissection = Dissection(
+                head.batch,
+                destination=self.settings.destination,
+                retry_count=self.settings.retry_count,
+                clock=self._clock,
+                lane_ttl_seconds=self.settings.lane_ttl_seconds,
+                kept=False,
             )
+            if head.suspicion.verdict is not None:
+                dissection.condemn(head.suspicion.verdict)
+        step = await dissection.step(self._sender, self._keeper)
+        head.batch = dissection.stamp
+        if isinstance(step, Settled):
+            self._book(step)
+            self._settled(head)
         else:
+            head.tries, pause = self._judged(step, head.tries)
+            head.not_before = self._clock.monotonic() + pause
+
+    def _book(self, settled: Settled) -> None:
+        """A batch that was divided in memory is settled."""
+        ledger = self._ledger
+        ledger.delivered(settled.delivered)
+        ledger.dead_lettered(len(settled.letters), None)
+        ledger.already_applied += settled.already_applied
+        ledger.possibly_doubled += settled.possibly_doubled
+        self._tell_of_letters(settled)
+        if settled.dropped:
+            ledger.dropped(len(settled.dropped), "refused")
+            self._report(
+                "refused-dropped",
+                f"Redis refuses records ({settled.dropped[0]}), and there is no spool directory to keep them",
+            )
+            self._lost(len(settled.dropped), "refused")
+
+    def _tell_of_letters(self, settled: Settled) -> None:
+        for reason, records in Counter(settled.letters).items():
+            self._tell("dead_lettered", records=records, reason=reason)
+            self._report(
+                "dead-lettered",
+                f"{records} records are refused by Redis ({reason}); they lie in the dead letters of the "
+                f"spool directory {self.settings.spool_dir}",
+            )
+
+    def _judged(self, step: Step, failures: int) -> tuple[int, float]:
+        """What a step that settled nothing says of Redis.
+
+        Args:
+            step: what came of it.
+            failures: how many steps in a row have failed before it.
+
+        Returns:
+            how many have failed now, and how long, in seconds, to wait for the next.
+        """
+        if isinstance(step, Onward):
+            self.redis.took_something()
+            return 0, 0.0
+        if not isinstance(step, (Failed, Suspected)):
+            return failures, _DISK_PAUSE_SECONDS
+        failure = step.failure
+        failures += 1
+        lasts = failure.kind is not FailureKind.TRANSIENT or failures > self.settings.retry_count
+        if self.redis.is_away or (isinstance(step, Failed) and lasts):
             self._redis_is_down(failure)
+            return failures, 0.0
+        self.redis.note(failure)
+        if failure.kind is FailureKind.REFUSED:
+            return failures, 0.0  # the next step is another one
+        return failures, self._backoff(step.strikes + 1 if isinstance(step, Suspected) else failures)
 
     def _spill(self, head: Head) -> bool:
         """Give the head to the spool under its identity; its lane is never used again. False: no room now."""
         if not self._keeper.has_room():
             return False
-        block = Block(head.batch.values, head.batch, since=head.since)
+        block = Block(head.batch.values, head.batch, head.runs, since=head.since)
         self._offer(block)
         self._on_the_way.discard(head, head.origin)
         self._lane.freeze()
@@ -313,6 +475,8 @@ class Courier:
 
     def _settled(self, head: Head) -> None:
         self._head = None
+        self._journals.settle(head.runs)
+        self._journals.advance()
         self._on_the_way.discard(head, head.origin)
 
     # --- while Redis is away
@@ -331,12 +495,13 @@ class Courier:
         replayer = self._replayer
         assert replayer is not None
         row = await replayer.fetch() if self._ledger.settled.spooled else None
-        if row is None:
+        step = await replayer.deliver(row) if row is not None else Waiting()
+        if isinstance(step, Waiting):
             await self._probe()
-        elif (failure := await replayer.deliver(row)) is not None:
-            self._redis_is_down(failure)
+        elif isinstance(step, Settled):
+            self._replayed(step)
         else:
-            self._replayed(row.records)
+            self._replay_failures, _ = self._judged(step, self._replay_failures)
 
     async def _probe(self) -> None:
         outcome = await self._sender.probe()
@@ -367,6 +532,9 @@ class Courier:
         while self._over_mark() and self._may_offer_queue():
             self._pressed = True
             self._offer_queue()
+        if self._sending and self._head is not None and self._journals.half_full:
+            # What waits for its answer keeps the journal from freeing the room of all that came after it.
+            self._spill(self._head)
         self._watch_pressure()
 
     def _mark(self) -> tuple[int, int]:
@@ -388,6 +556,35 @@ class Courier:
         records, size_bytes = self._mark() if self._may_offer_queue() else (_NEVER, _NEVER)
         self._handoff.wake_when(records=records, size_bytes=size_bytes)
 
+    # --- the journal
+
+    def _fetch_strays(self) -> None:
+        """Now and then: fetch from the journal what an interrupted caller did not bring to the queue."""
+        now = self._clock.monotonic()
+        if now < self._fetch_at:
+            return
+        self._fetch_at = now + _FETCH_EVERY_SECONDS
+        self._journals.advance()
+        if not self._journals.is_stuck():
+            return
+        if strays := self._journals.strays(self._runs_on_the_way()):
+            block = Block(strays)
+            if self.redis.is_away and self._keeper.has_room():
+                self._offer(block)
+            else:
+                self._on_the_way.add(block)
+                self._returned.append(block)
+
+    def _runs_on_the_way(self) -> list[Run]:
+        # The queue first: what leaves it meanwhile is seen twice and not missed.
+        runs = runs_of(self._handoff.snapshot())
+        for one in self._on_the_way:
+            if isinstance(one, Head) or one.batch is not None:
+                runs += one.runs
+            else:
+                runs += runs_of(one.values)
+        return runs
+
     # --- rows of the spool
 
     def _row_may_go(self) -> bool:
@@ -403,25 +600,18 @@ class Courier:
             # All that is spooled is on its way to us, or cannot be read now.
             self._replay_not_before = self._clock.monotonic() + _UNREADABLE_PAUSE_SECONDS
             return
-        failure = await replayer.deliver(row)
-        now = self._clock.monotonic()
-        if failure is None:
-            self._replayed(row.records)
-            return
-        self.redis.note(failure)
-        self._replay_failures += 1
-        if failure.kind is FailureKind.TRANSIENT and self._replay_failures <= self.settings.retry_count:
-            self._replay_not_before = now + full_jitter_delay(
-                self._replay_failures,
-                self.settings.retry_backoff_base_seconds,
-                self.settings.retry_backoff_max_seconds,
-                self._dice,
-            )
+        step = await replayer.deliver(row)
+        if isinstance(step, Settled):
+            self._replayed(step)
         else:
-            self._redis_is_down(failure)
+            self._replay_failures, pause = self._judged(step, self._replay_failures)
+            self._replay_not_before = self._clock.monotonic() + pause
+            self._on_the_way.changed.set()
 
-    def _replayed(self, records: int) -> None:
+    def _replayed(self, settled: Settled) -> None:
+        records = settled.delivered + len(settled.letters)
         self.redis.took_something()
+        self._tell_of_letters(settled)
         self._replay_failures = 0
         if self.settings.replay_rate:
             self._replay_not_before = self._clock.monotonic() + records / self.settings.replay_rate
@@ -479,6 +669,10 @@ class Courier:
         self._replay_not_before = 0.0
         self._signal.set()
 
+    def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
+        self._ledger.possibly_doubled += possibly_doubled
+        self.on_spool_opened(part_id, records)
+
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         self.redis.last_error = reason
         for block in returned:
@@ -499,17 +693,22 @@ class Courier:
         if not self.redis.is_away:
             self._signal.set()
         if done:
+            self._journals.advance()
             self._on_the_way.discard(block)
 
-    def on_spool_loss(self, part_id: str, records: int, reason: str) -> None:
+    def on_spool_loss(self, part_id: str, records: int, reason: str, first_ms: int, last_ms: int) -> None:
         self._ledger.spool_lost(part_id, records, reason)
-        self._lost(records, reason)
+        self._lost(records, reason, first_ms, last_ms)
 
-    def on_refused(self, part_id: str, block: Block, records: int, done: bool) -> None:
+    def on_refused(
+        self, part_id: str, block: Block, records: int, done: bool, first_ms: int, last_ms: int
+    ) -> None:
         self._ledger.dropped(records, "spool_full")
         if done:
+            self._journals.advance()
             self._on_the_way.discard(block)
-        self._lost(records, "spool_full")
+        self._lost(records, "spool_full", first_ms, last_ms)
+        self.markers.take_back(block.values)
 
     def on_part_lost(self, part_id: str, reason: str) -> None:
         lost = self._ledger.settled.spooled_by_part.get(part_id, 0)
@@ -521,7 +720,8 @@ class Courier:
             self._ledger.spool_lost(part_id, lost, reason)
             self._lost(lost, reason)
 
-    def _lost(self, records: int, reason: str) -> None:
+    def _lost(self, records: int, reason: str, first_ms: int = 0, last_ms: int = 0) -> None:
+        self.markers.lost(records, reason, first_ms, last_ms)
         self._report(f"dropped-{reason}", f"{records} records are lost: {reason}")
         self._tell("dropped", records=records, reason=reason)
 
@@ -556,6 +756,14 @@ class Courier:
         ):
             await self._on_the_way.changed.wait(until - now)
 
+    async def mark_the_losses(self, until: float) -> None:
+        """Wait for the last markers while Redis takes them; ``until`` is monotonic seconds."""
+        while self._clock.monotonic() < until and self.redis.state == "up":
+            if not self.markers.is_due(at_once=True):
+                await self.settle(0, until)  # the one that was made last
+                return
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
     def hurry(self) -> None:
         """The sink is closing: no backoff; what fails once goes to the spool, or stays there."""
         self._hurry = True
@@ -570,15 +778,50 @@ class Courier:
             self._offer_back(self._returned.popleft())
         while self._handoff.depth and keeper.has_room():
             self._offer_queue()
-        return not keeper.usable or not (self._head or self._returned or self._handoff.depth)
+        left = bool(self._head or self._returned or self._handoff.depth)
+        if not left:
+            self._spool_markers(keeper)
+        return not keeper.usable or not left
+
+    def _spool_markers(self, keeper: SpoolKeeper) -> None:
+        """The last markers. A spool that may be full takes those of its own drops only if it makes room."""
+        makes_room = self.settings.spool_full_policy in ("drop_oldest", "drop_lowest_level")
+        while keeper.has_room():
+            line = self.markers.make(at_once=True, spooled=not makes_room)
+            if line is None:
+                return
+            self._offer(Block((line,)))
 
     def _offer_back(self, origin: Block) -> None:
-        self._offer(Block(origin.values[origin.written :], origin.batch, since=origin.since))
+        self._offer(Block(origin.values[origin.written :], origin.batch, origin.runs, since=origin.since))
         self._on_the_way.discard(origin)
 
     def take_back(self, blocks: list[Block]) -> None:
         """After the end: keep what the spool did not get, for the next start."""
         self._returned.extend(blocks)
+
+    def leave_in_journal(self) -> int:
+        """After the end: let go of all that the journal holds; returns how many records that are."""
+        left = 0
+        if (head := self._head) is not None and self._journals.holds_runs(head.runs):
+            left += head.records
+            self._head = None
+            self._on_the_way.discard(head, head.origin)
+        while items := self._handoff.take():
+            self._returned.append(Block(items))
+            self._on_the_way.add(self._returned[-1])
+        for block in [one for one in self._on_the_way if isinstance(one, Block)]:
+            if self._holds(block):
+                left += len(block.values) - block.written
+                self._on_the_way.discard(block)
+        self._returned = deque(block for block in self._returned if not self._holds(block))
+        return left
+
+    def _holds(self, block: Block) -> bool:
+        """Whether what is left of the block is in the journal."""
+        if block.batch is not None:
+            return self._journals.holds_runs(block.runs)
+        return self._journals.holds(block.values[block.written :])
 
     def remains(self) -> int:
         """After the end: records that are in memory, and neither in Redis nor in the spool."""
@@ -609,3 +852,4 @@ class Courier:
             self._ledger.dropped(lost, reason)
             self._lost(lost, reason)
         return lost
+

@@ -68,6 +68,14 @@ class Ledger:
             spooled_by_part=_changed(now.spooled_by_part, part_id, -records),
         )
 
+    def dead_lettered(self, records: int, part_id: str | None) -> None:
+        """Redis refuses records that were in this part, or (None) in memory; each is a letter now."""
+        now = self.settled
+        spooled = now.spooled_by_part
+        if part_id is not None:
+            spooled = _changed(spooled, part_id, -records)
+        self.settled = replace(now, dead_lettered=now.dead_lettered + records, spooled_by_part=spooled)
+
     def dropped(self, records: int, reason: str) -> None:
         """Records that were in memory are lost."""
         now = self.settled

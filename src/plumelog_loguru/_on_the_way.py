@@ -6,13 +6,15 @@ steps are atomic, and every look at it takes a copy first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
-from ._batch import Batch
+from ._batch import AttemptedBy, Batch, BatchId
 from ._clock import Clock
+from ._dissection import Dissection, Suspicion
 from ._handoff import HandOff
+from ._journal import Run
 from ._runtime import Signal
 from ._spool import Block
 
@@ -24,10 +26,15 @@ class Head:
     """The live batch whose delivery has begun: at most one."""
 
     batch: Batch
+    runs: Sequence[Run] = ()  # where its records are in the journal
     since: int = 0  # where it stands in the order in which records left the queue
     origin: Block | None = None  # the block that came back from a spool that is none
     tries: int = 0
     not_before: float = 0.0  # monotonic seconds
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    leaves: bool = False  # for the spool, though Redis is there: it holds up what is behind it
+    dissection: Dissection | None = None  # it had to leave, and there is no spool
+    journaled_as: tuple[BatchId, AttemptedBy] | None = None  # what the journal's cut says
 
     @property
     def records(self) -> int:

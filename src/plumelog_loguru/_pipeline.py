@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum
+from typing import Literal
 
 from ._clock import SYSTEM_CLOCK, Clock
 from ._courier import Courier
@@ -24,7 +25,9 @@ from ._errors import WrongThreadError
 from ._facts import DrainReport, EventKind, SinkEvent, SinkStats
 from ._handoff import Bounds, HandOff
 from ._hooks import Hooks
+from ._journal import Journals
 from ._ledger import Ledger
+from ._loss_marker import Loss
 from ._runtime import LoopThread, start_unawaited
 from ._settings import PlumelogSettings
 from ._spool import Block, KeeperOptions, SpoolKeeper
@@ -75,19 +78,29 @@ class Pipeline:
         *,
         hooks: Hooks,
         report: Callable[[str, str], None],
+        marker: Callable[[Loss], bytes],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """``report(kind, sentence)`` tells a person; ``marker`` makes a record that tells of a loss."""
         self.settings = settings
         self.state = PipelineState.IDLE
         self._hooks = hooks
         self._report = report
         self._clock = clock
         self._ledger = Ledger()
-        self.handoff = HandOff(_bounds(settings))
+        self._journals = Journals()
+        self.handoff = HandOff(_bounds(settings), self._journals)
         self._courier = Courier(
-            settings, handoff=self.handoff, ledger=self._ledger, clock=clock, tell=self._tell, report=report
+            settings,
+            handoff=self.handoff,
+            journals=self._journals,
+            ledger=self._ledger,
+            clock=clock,
+            tell=self._tell,
+            report=report,
+            marker=marker,
         )
-        self._may_spool = True
+        self._may_use_database = True
         self._loop: LoopThread | None = None
         self._keeper: SpoolKeeper | None = None
         self._sender: Sender | None = None
@@ -127,12 +140,17 @@ class Pipeline:
         before = self._loop, self._keeper
         self._loop, self._keeper = loop, keeper
         self._ledger.released()  # while no thread of ours runs yet that books
+        keeper_id: int | None = None
         try:
+            # Here and not in the spool thread: the first record must find a journal.
+            keeper.claim()
             keeper_id = start_unawaited(keeper.run, "plumelog-spool")
             loop.start()
         except BaseException:
             self._loop, self._keeper = before  # nobody must wait for the end of what never began
             keeper.close(0.0)
+            if keeper_id is None or keeper.join(_LAST_SECONDS):
+                keeper.release()
             raise
         self.own_thread_ids = loop.thread_ids | {keeper_id}
         self.handoff.attach(lambda: loop.post(self._courier.wake), _Overflow(keeper, self._courier))
@@ -142,15 +160,18 @@ class Pipeline:
         settings = self.settings
         return SpoolKeeper(
             KeeperOptions(
-                spool_dir=settings.spool_dir if self._may_spool else None,
+                spool_dir=settings.spool_dir,
                 destination=settings.destination,
                 max_bytes=settings.spool_max_bytes,
                 full_policy=settings.spool_full_policy,
+                journal_bytes=settings.journal_max_bytes if settings.durability == "journal" else 0,
+                uses_database=self._may_use_database,
             ),
             listener=self._courier,
             post=post,
             report=self._report,
             clock=self._clock,
+            journals=self._journals,
         )
 
     async def _main(self) -> None:
@@ -231,6 +252,7 @@ class Pipeline:
                 self._end(started, timeout)
             ended = self._sweep(deadline)
             if ended:
+                self._leave_in_journal()
                 self._spool_without_threads(max(_LAST_SECONDS, deadline - self._clock.monotonic()))
             left, idle = self._courier.remains(), self._courier.is_idle
             if idle and (interrupted := self.stats().in_memory):
@@ -290,6 +312,7 @@ class Pipeline:
         courier.hurry()
         await courier.settle(watermark, push_until)
         await courier.replay_the_rest(push_until)
+        await courier.mark_the_losses(push_until)
         self._ending = True
         while not self._working.done():
             self._working.cancel()  # again: before Python 3.12 what it waits for may swallow a cancellation
@@ -303,6 +326,14 @@ class Pipeline:
             await asyncio.sleep(_POLL_SECONDS)  # a thread can be joined, not awaited
         await asyncio.sleep(0)  # what the spool thread told last is booked
         self._ended.set()
+
+    def _leave_in_journal(self) -> None:
+        """Let go of the part. What the journal has is on disk, and is its next owner's to deliver."""
+        keeper = self._keeper
+        if keeper is not None:
+            if (part_id := keeper.part_id) is not None and (left := self._courier.leave_in_journal()):
+                self._ledger.spooled(part_id, left)
+            keeper.release()
 
     def _spool_without_threads(self, timeout: float) -> None:
         """Where no thread can be started any more, this one writes to the spool itself."""
@@ -318,6 +349,7 @@ class Pipeline:
             keeper.run()
             for tell in told:
                 tell()
+            keeper.release()
 
     def reconfigure(self, settings: PlumelogSettings) -> None:
         """Use other settings from now on, where they can change at run time."""
@@ -335,7 +367,7 @@ class Pipeline:
         courier, keeper, handoff, ledger = self._courier, self._keeper, self.handoff, self._ledger
         settled = ledger.settled
         evicted, refused_full, refused_closed = handoff.evicted, handoff.refused_full, handoff.refused_closed
-        accepted = handoff.put_count + refused_full + refused_closed
+        accepted = handoff.put_count + refused_full + refused_closed + courier.markers.made
         dropped = dict(settled.dropped)
         for reason, records in (("queue_full", evicted + refused_full), ("closed", refused_closed)):
             if records:
@@ -366,9 +398,19 @@ class Pipeline:
             else 0.0,
             redis_state=courier.redis.state,
             delivery=self._sender.delivery if self._sender is not None else self.settings.delivery,
-            durability="degraded" if keeper is not None and keeper.degraded else "memory",
+            durability=self._durability(),
             last_error=courier.redis.last_error,
         )
+
+    def _durability(self) -> Literal["journal", "memory", "degraded"]:
+        keeper, wanted = self._keeper, self.settings.durability
+        if keeper is None:
+            return wanted
+        if wanted == "journal":
+            lacks = keeper.journal_degraded or self.handoff.journal_error is not None
+        else:
+            lacks = keeper.degraded
+        return "degraded" if lacks else wanted
 
     def forbid_own_threads(self, call: str) -> None:
         """Refuse a call that would wait for the thread it is made from."""
@@ -404,19 +446,24 @@ class Pipeline:
         return self._keeper.sqlite_lock if self._keeper is not None else None
 
     def forgo_spool(self) -> None:
-        """Keep records in memory only, for as long as this process lives."""
-        self._may_spool = False
+        """Call no SQLite for as long as this process lives: what cannot be delivered stays in the journal."""
+        self._may_use_database = False
 
     def leave_in_child(self) -> None:
         """After a fork, in the child: give up what belongs to the parent, without touching it."""
+        self._journals.forget_in_child()
         if self._keeper is not None:
             self._keeper.release_in_child()
 
 
 def _bounds(settings: PlumelogSettings) -> Bounds:
+    max_bytes = settings.queue_max_bytes
+    if settings.durability == "journal":
+        # The journal holds the queue, what is on its way to the disk, and what waits for Redis.
+        max_bytes = min(max_bytes, settings.journal_max_bytes // 2)
     return Bounds(
         max_records=settings.queue_max_size,
-        max_bytes=settings.queue_max_bytes,
+        max_bytes=max_bytes,
         policy=settings.spool_full_policy,
         block_timeout_seconds=settings.block_timeout_seconds,
     )

@@ -1,27 +1,29 @@
 """The replay: the spool's rows in order, one in flight, until none is left.
 
 It decides nothing about *when*: the courier (beside live traffic) and the command line (alone) ask it for one
-row at a time. A row that Redis has taken is booked and acknowledged to the spool; one that failed stays in
-hand and is tried again under the same identity.
+row at a time, and for one step at a time until the row is settled. A row that Redis has taken, but for those
+of its records that are dead letters now, is booked and acknowledged to the spool; one that is not settled yet
+stays in hand and goes on under the same identity.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
-from ._batch import AttemptedBy, Batch, BatchId
+from ._batch import Batch
 from ._clock import Clock
-from ._delivery import AlreadyApplied, Applied, Failed, Failure, Fenced, Sender
+from ._delivery import Sender
+from ._destination import Destination
+from ._dissection import Disk, Dissection, Settled, Step, Stuck, Waiting
 from ._ledger import Ledger
 from ._spool import SpooledRow
 
 _READ_SECONDS = 0.2
 
 
-class RowSource(Protocol):
+class RowSource(Disk, Protocol):
     """Where rows come from: the spool thread."""
 
     def request_row(self, give: Callable[[SpooledRow | None], None]) -> None: ...
@@ -30,20 +32,35 @@ class RowSource(Protocol):
 
     def restamp(self, row: SpooledRow, batch: Batch) -> None: ...
 
+    def leave(self, row: SpooledRow) -> None:
+        """It cannot be settled now: others first, then it is given again."""
+        ...
+
 
 class Replayer:
     """Delivers rows one at a time, and reads one ahead while one is in flight."""
 
     def __init__(
-        self, source: RowSource, sender: Sender, *, ledger: Ledger, clock: Clock, lane_ttl_seconds: float
+        self,
+        source: RowSource,
+        sender: Sender,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        destination: Destination,
+        retry_count: int,
+        lane_ttl_seconds: float,
     ) -> None:
+        """``retry_count``: a row is refused when so many attempts more fail, and Redis takes the probes."""
         self._source = source
         self._sender = sender
         self._ledger = ledger
         self._clock = clock
-        self._lane_ttl_ms = lane_ttl_seconds * 1000
+        self._destination = destination
+        self._lane_ttl_seconds = lane_ttl_seconds
+        self.retry_count = retry_count
         self._in_hand: SpooledRow | None = None
-        self._batch: Batch | None = None  # the row in hand, with what its attempts have added
+        self._dissection: Dissection | None = None  # of the row in hand
         self._ahead: asyncio.Future[SpooledRow | None] | None = None
 
     def rows_of(self, part_id: str) -> list[SpooledRow]:
@@ -66,7 +83,15 @@ class Replayer:
         A disk that hangs must not keep live records from Redis, so it is not waited for without end.
         """
         if self._in_hand is None and (row := await self._ahead_or_next()) is not None:
-            self._in_hand, self._batch = row, row.row.batch
+            self._in_hand = row
+            self._dissection = Dissection(
+                row.row.batch,
+                destination=self._destination,
+                retry_count=self.retry_count,
+                clock=self._clock,
+                lane_ttl_seconds=self._lane_ttl_seconds,
+                kept=True,
+            )
         return self._in_hand
 
     async def _ahead_or_next(self) -> SpooledRow | None:
@@ -82,25 +107,24 @@ class Replayer:
                 return row
         return None
 
-    async def deliver(self, row: SpooledRow) -> Failure | None:
-        """Make one attempt with the row in hand; None when Redis has it."""
-        batch = self._batch
-        assert row is self._in_hand and batch is not None, "only the row in hand is delivered"
+    async def deliver(self, row: SpooledRow) -> Step:
+        """Take the next step with the row in hand, mostly an attempt. Never `Stuck`: such a row is left."""
+        dissection = self._dissection
+        assert row is self._in_hand and dissection is not None, "only the row in hand is delivered"
         if self._ahead is None:
             self._ahead = self._request()
-        outcome = await self._sender.send(batch)
-        while isinstance(outcome, Fenced):
-            # Somebody began to take this batch out of its order, and was stopped before the work was done.
-            # Its next identity follows from the old one, so that whoever repeats the step repeats the same.
-            batch = replace(batch, id=BatchId(str(batch.id), 1), attempted_by=AttemptedBy.NOBODY)
-            outcome = await self._sender.send(batch)
-        if isinstance(outcome, Failed):
-            self._note_attempt(row, batch, outcome.failure)
-            return outcome.failure
-        self._book(row, batch, outcome)
-        self._in_hand = self._batch = None
-        self._source.acknowledge(row)
-        return None
+        stamp = dissection.stamp
+        step = await dissection.step(self._sender, self._source)
+        if isinstance(step, Settled):
+            self._book(row, step)
+            self._source.acknowledge(row)
+        elif dissection.stamp != stamp:
+            self._source.restamp(row, dissection.stamp)
+        if isinstance(step, Stuck):
+            self._source.leave(row)
+        if isinstance(step, (Settled, Stuck)):
+            self._in_hand = self._dissection = None
+        return Waiting() if isinstance(step, Stuck) else step
 
     def _request(self) -> asyncio.Future[SpooledRow | None]:
         loop = asyncio.get_running_loop()
@@ -113,20 +137,9 @@ class Replayer:
         self._source.request_row(give)
         return future
 
-    def _note_attempt(self, row: SpooledRow, batch: Batch, failure: Failure) -> None:
-        if failure.in_doubt:
-            self._batch = self._sender.stamped(batch)
-            self._source.restamp(row, self._batch)
-
-    def _book(self, row: SpooledRow, batch: Batch, outcome: Applied | AlreadyApplied) -> None:
+    def _book(self, row: SpooledRow, settled: Settled) -> None:
         ledger = self._ledger
-        ledger.replayed(row.part_id, row.records)
-        if isinstance(outcome, AlreadyApplied):
-            ledger.already_applied += 1
-        elif batch.attempted_by is AttemptedBy.PLAIN or (
-            # Redis no longer knows the lane, and had the right to forget it: nobody can tell what it had.
-            batch.attempted_by is AttemptedBy.SCRIPT
-            and outcome.last_found == 0
-            and self._clock.epoch_ms() - batch.last_attempt_ms > self._lane_ttl_ms
-        ):
-            ledger.possibly_doubled += row.records
+        ledger.replayed(row.part_id, settled.delivered)
+        ledger.dead_lettered(len(settled.letters), row.part_id)
+        ledger.already_applied += settled.already_applied
+        ledger.possibly_doubled += settled.possibly_doubled

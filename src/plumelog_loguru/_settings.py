@@ -13,35 +13,54 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_origin
 
-import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from ._destination import MAX_DATABASE, Destination, Endpoint, is_host, parse_redis_url
+from ._destination import MAX_DATABASE, Destination, Endpoint, parse_redis_url
 from ._diagnostics import SWITCH, say
 from ._errors import SettingsError
+from ._setting_types import (
+    LEVEL_MAP,
+    MAX_RECORD_BYTES,
+    AbsolutePath,
+    AgeSeconds,
+    Bytes,
+    BytesOrZero,
+    Count,
+    CountOrZero,
+    ExtraFields,
+    Host,
+    JournalBytes,
+    LevelMap,
+    Password,
+    QueueBytes,
+    ReadableFile,
+    RecordBytes,
+    RedisKey,
+    RedisUrl,
+    Seconds,
+    SecondsOrZero,
+    UserName,
+    default_spool_dir,
+    local_address,
+    shown,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
     from typing_extensions import Unpack
 
 PREFIX = "PLUMELOG_"
-MAX_RECORD_BYTES = 2**20
-LEVEL_MAP = {0: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR"}
 
 # Names that the earlier library gave to settings, each still a keyword, a variable and an attribute.
 OLD_NAMES = {
@@ -50,139 +69,8 @@ OLD_NAMES = {
     "socket_timeout": "socket_timeout_seconds",
 }
 _SECRETS = frozenset({"redis_password", "redis_url"})
+_JOURNAL_FRAME_BYTES = 8192  # at most: the file's header, and what stands before a record
 _DERIVED = frozenset({"retry_backoff_max_seconds", "spool_dir"})  # whose default follows from other settings
-_COUNT_MAX = 2**31 - 1
-_BYTES_MAX = 2**62
-_SECONDS_MAX = 1e6  # eleven days: more overflows the C time-outs of some platforms
-
-
-def _parse_level_map(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise SettingsError(f"is {_shown(value)}, but must be JSON such as {json.dumps(LEVEL_MAP)}") from None
-
-
-def _check_level_map(value: Mapping[int, str]) -> Mapping[int, str]:
-    if 0 not in value or min(value) < 0 or not all(value.values()):
-        raise SettingsError(
-            f"is {_shown(value)}, but must map level numbers to names, each from its number on, "
-            "the first from 0"
-        )
-    return dict(sorted(value.items()))
-
-
-def _parse_extra_fields(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if text in ("all", "none"):
-        return text
-    if not text.startswith("["):
-        return tuple(name for name in map(str.strip, text.split(",")) if name)
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise SettingsError(f'is {_shown(value)}, but must be "all", "none" or a list of names') from None
-
-
-def _check_host(value: str) -> str:
-    if is_host(value):
-        return value
-    shown = "" if "@" in value or "/" in value else f"is {_shown(value)}, but "  # a URL may carry a password
-    raise SettingsError(
-        f"{shown}must be a bare host name or address: a port belongs in redis_port, a URL in redis_url"
-    )
-
-
-def _check_utf8(value: str | None) -> str | None:
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:  # bytes of another encoding in the environment become lone surrogates
-        raise SettingsError(f"is {_shown(value)}, but must be a text in UTF-8") from None
-    return value
-
-
-def _check_password(value: SecretStr | None) -> SecretStr | None:
-    if value is None or not value.get_secret_value():
-        return None
-    try:
-        value.get_secret_value().encode()
-    except UnicodeEncodeError:
-        raise SettingsError("must be a text in UTF-8") from None
-    return value
-
-
-def _check_url(value: SecretStr | None) -> SecretStr | None:
-    value = _check_password(value)
-    if value is None or not (url := value.get_secret_value().strip()):
-        return None
-    parse_redis_url(url)
-    return SecretStr(url)
-
-
-def _make_absolute(value: Path | None) -> Path | None:
-    # At once, because a daemon that changes its directory later must find the same files again.
-    if value is not None and "\0" in str(value):
-        raise SettingsError(f"is {_shown(str(value))}, but must be a path, without NUL")
-    try:
-        return None if value is None else Path(os.path.abspath(value.expanduser()))
-    except (OSError, RuntimeError) as error:  # no current directory, no home
-        raise SettingsError(f"is {_shown(str(value))}, but must be an absolute path here ({error})") from None
-
-
-def _check_readable(value: Path | None) -> Path | None:
-    # Asked, not opened: opening a named pipe would wait.
-    if value is None or (os.path.isfile(value) and os.access(value, os.R_OK)):
-        return value
-    raise SettingsError(f"is {_shown(str(value))}, but must be a file that can be read")
-
-
-Count = Annotated[int, Field(ge=1, le=_COUNT_MAX)]
-CountOrZero = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
-Seconds = Annotated[float, Field(gt=0, le=_SECONDS_MAX, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Field(ge=0, le=_SECONDS_MAX, allow_inf_nan=False)]
-ReadableFile = Annotated[Path | None, AfterValidator(_make_absolute), AfterValidator(_check_readable)]
-LevelMap = Annotated[
-    Mapping[int, str], NoDecode, BeforeValidator(_parse_level_map), AfterValidator(_check_level_map)
-]
-ExtraFields = Annotated[
-    Literal["all", "none"] | tuple[str, ...], NoDecode, BeforeValidator(_parse_extra_fields)
-]
-
-
-@lru_cache(maxsize=1)
-def local_address() -> str:
-    """The address from which this host reaches others, or its name where there is no route.
-
-    Connecting a UDP socket sends nothing: it only asks the routing table. The targets are reserved for
-    documentation. A name server is never asked: where Redis cannot be reached, that often waits, too.
-    """
-    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
-                return str(probe.getsockname()[0])
-        except OSError:
-            continue
-    return socket.gethostname() or "unknown"
-
-
-def default_spool_dir(app_name: str, env: str) -> Path | None:
-    """``<user state dir>/plumelog-loguru/<app_name>/<env>``, or None for a user without a home."""
-    try:
-        state = Path(platformdirs.user_state_dir("plumelog-loguru", appauthor=False))
-    except RuntimeError:  # how newer platformdirs says that there is no home
-        return None
-    # Older ones leave "~" as it is, which would become a directory of that name wherever the process runs.
-    return state / _component(app_name) / _component(env) if state.is_absolute() else None
-
-
-def _component(name: str) -> str:
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
-    return re.sub(r"\.\.+|^\.?$", lambda dots: "_" * max(1, len(dots[0])), safe)
 
 
 class SettingsKeywords(TypedDict, total=False):
@@ -214,7 +102,9 @@ class SettingsKeywords(TypedDict, total=False):
     redis_push_side: Literal["left", "right"]
     delivery: Literal["exactly_once", "at_least_once"]
     lane_ttl_seconds: int
+    durability: Literal["journal", "memory"]
     queue_max_bytes: int
+    journal_max_bytes: int
     max_content_chars: int
     record_max_bytes: int
     server_name: str
@@ -223,7 +113,10 @@ class SettingsKeywords(TypedDict, total=False):
     producer_field: str
     spool_dir: str | os.PathLike[str] | None
     spool_max_bytes: int
-    spool_full_policy: Literal["drop_oldest", "drop_newest", "block"]
+    spool_min_free_bytes: int
+    spool_max_age_seconds: float
+    spool_full_policy: Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"]
+    spool_fsync: bool
     block_timeout_seconds: float
     replay_rate: int
     close_timeout_seconds: float
@@ -248,11 +141,11 @@ class PlumelogSettings(BaseSettings):
     # The names and defaults that users of Plumelog's Python clients know.
     app_name: str = "default"
     env: str = "dev"
-    redis_host: Annotated[str, AfterValidator(_check_host)] = "localhost"
+    redis_host: Host = "localhost"
     redis_port: Annotated[int, Field(ge=1, le=65535)] = 6379
     redis_db: Annotated[int, Field(ge=0, le=MAX_DATABASE)] = 0
-    redis_password: Annotated[SecretStr | None, AfterValidator(_check_password)] = None
-    redis_key: Annotated[str, Field(min_length=1), AfterValidator(_check_utf8)] = "plume_log_list"
+    redis_password: Password = None
+    redis_key: RedisKey = "plume_log_list"
     batch_size: Count = 100
     batch_interval_seconds: Seconds = 2.0
     queue_max_size: Count = 10_000  # records
@@ -263,8 +156,8 @@ class PlumelogSettings(BaseSettings):
     )
 
     # Redis.
-    redis_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = None  # wins over host, port and db
-    redis_username: Annotated[str | None, AfterValidator(_check_utf8)] = None
+    redis_url: RedisUrl = None  # wins over host, port and db
+    redis_username: UserName = None
     redis_ssl_ca_file: ReadableFile = None
     redis_ssl_cert_file: ReadableFile = None
     redis_ssl_key_file: ReadableFile = None
@@ -278,20 +171,23 @@ class PlumelogSettings(BaseSettings):
     lane_ttl_seconds: Count = 604_800
 
     # Records, and the memory that they take.
-    queue_max_bytes: Annotated[int, Field(ge=1024, le=_BYTES_MAX)] = 64 * 2**20
+    durability: Literal["journal", "memory"] = "journal"  # "memory": kill -9 loses what is in memory
+    queue_max_bytes: QueueBytes = 64 * 2**20
+    journal_max_bytes: JournalBytes = 16 * 2**20
     max_content_chars: Count = 65_536
-    record_max_bytes: Annotated[int, Field(ge=1024, le=MAX_RECORD_BYTES)] = MAX_RECORD_BYTES
+    record_max_bytes: RecordBytes = MAX_RECORD_BYTES
     server_name: str = Field(default_factory=local_address)
     extra_fields: ExtraFields = "all"
     level_map: LevelMap = LEVEL_MAP  # from this Loguru level number on: this name
     producer_field: str = "producer"  # "" leaves it out
 
     # The spool.
-    spool_dir: Annotated[Path | None, AfterValidator(_make_absolute)] = (
-        None  # None only where there is no home
-    )
-    spool_max_bytes: Annotated[int, Field(ge=1, le=_BYTES_MAX)] = 2**30
-    spool_full_policy: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
+    spool_dir: AbsolutePath = None  # None only where there is no home
+    spool_max_bytes: Bytes = 2**30
+    spool_min_free_bytes: BytesOrZero = 64 * 2**20  # left on the disk for others
+    spool_max_age_seconds: AgeSeconds = 0.0  # of the records in a row; 0 is for ever
+    spool_full_policy: Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"] = "drop_oldest"
+    spool_fsync: bool = False  # true: spooled means on the disk itself, so that a power cut loses nothing
     block_timeout_seconds: SecondsOrZero = 1.0
     replay_rate: CountOrZero = 0  # records a second, 0 is no limit
     close_timeout_seconds: SecondsOrZero = 5.0
@@ -356,8 +252,11 @@ class PlumelogSettings(BaseSettings):
                 f"is {self.retry_backoff_max_seconds}, but must be at least retry_backoff_base_seconds "
                 f"({self.retry_backoff_base_seconds})",
             )
-        for name in ("queue_max_bytes", "spool_max_bytes"):
-            if getattr(self, name) < self.record_max_bytes:
+        around_a_record = {"queue_max_bytes": 0, "spool_max_bytes": 0}  # bytes that it takes beside its own
+        if self.durability == "journal":
+            around_a_record["journal_max_bytes"] = _JOURNAL_FRAME_BYTES
+        for name, overhead in around_a_record.items():
+            if getattr(self, name) < self.record_max_bytes + overhead:
                 yield (
                     name,
                     f"is {getattr(self, name)}, but must have room for one record: raise it, or lower "
@@ -494,7 +393,7 @@ def _sentence(name: str, predicate: str) -> str:
 
 
 def _predicate(name: str, error: ErrorDetails) -> str:
-    found = "" if name in _SECRETS else f"is {_shown(error['input'])}, but "
+    found = "" if name in _SECRETS else f"is {shown(error['input'])}, but "
     return f"{found}must be {_wanted(name)}"
 
 
@@ -505,6 +404,8 @@ def _wanted(name: str) -> str:
     field = PlumelogSettings.model_fields[name]
     if get_origin(field.annotation) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(field.annotation))
+    if field.annotation is bool:
+        return "true or false"
     if field.annotation not in (int, float):
         return "a path" if Path in get_args(field.annotation) else "a text in UTF-8"
     words = ["a whole number" if field.annotation is int else "a number"]
@@ -520,8 +421,3 @@ _WANTED = {
     "level_map": "a mapping of level numbers to names",
     "redis_key": "a text in UTF-8 that is not empty",
 }
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:100] + "…"

@@ -16,6 +16,7 @@ import atexit
 import sys
 import threading
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ._diagnostics import say
 from ._errors import SettingsError
 from ._facts import DrainReport, Hook, SinkStats
 from ._hooks import Hooks
+from ._loss_marker import marker_line
 from ._pipeline import Pipeline, PipelineState
 from ._record import FieldExtractor, encode
 from ._settings import PlumelogSettings
@@ -80,8 +82,9 @@ class DurableRedisSink:
     def _begin(self) -> None:
         """Everything that belongs to one process."""
         self._extractor = FieldExtractor(self._settings)
-        self._pipeline = Pipeline(self._settings, hooks=self._hooks, report=say)
-        self._record_max_bytes = self._settings.record_max_bytes
+        self._record_max_bytes = _record_max_bytes(self._settings)
+        marker = partial(marker_line, self._extractor, self._record_max_bytes)
+        self._pipeline = Pipeline(self._settings, hooks=self._hooks, report=say, marker=marker)
         self._is_child = False
 
     def __repr__(self) -> str:
@@ -106,9 +109,9 @@ class DurableRedisSink:
                 _OUR_LOGGERS
             ):
                 return  # the loop's own remarks, come by an intercept handler: they would feed themselves
-            pipeline.handoff.put(self._extractor.line(record, self._record_max_bytes))
             if pipeline.state is PipelineState.IDLE:
-                self._start()
+                self._start()  # first: the record is to find a journal
+            pipeline.handoff.put(self._extractor.line(record, self._record_max_bytes))
         except Exception as error:
             self._write_otherwise(message, error)
 
@@ -118,6 +121,7 @@ class DurableRedisSink:
         """A text that did not come through Loguru, or what nobody thought of."""
         try:
             if hasattr(message, "record"):
+                self._pipeline.handoff.refuse()
                 say("write", f"a record could not be taken: {type(error).__name__}: {error}")
                 return
             self._accept(str(message), "INFO", {}, depth=3)
@@ -140,8 +144,8 @@ class DurableRedisSink:
             line=frame.f_lineno,
             module_name=frame.f_globals.get("__name__"),
         )
-        self._pipeline.handoff.put(encode(record, self._record_max_bytes))
         self._start()
+        self._pipeline.handoff.put(encode(record, self._record_max_bytes))
 
     def _start(self) -> None:
         if self._is_child:
@@ -287,6 +291,13 @@ class DurableRedisSink:
             # The fork caught a thread inside SQLite: in this child any call into it would hang.
             self._pipeline.forgo_spool()
         return parents
+
+
+def _record_max_bytes(settings: PlumelogSettings) -> int:
+    """What a record may have; a journal must hold several of the largest."""
+    if settings.durability == "memory":
+        return settings.record_max_bytes
+    return min(settings.record_max_bytes, settings.journal_max_bytes // 4)
 
 
 RedisSink = DurableRedisSink

@@ -21,7 +21,7 @@ from lab.servers import HOST, RedisServer
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._delivery import Failed, Failure, FailureKind, Sender
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool import NewerFormat, Part, SpoolDirectory, SpoolError
+from plumelog_loguru._spool import DeadLetters, NewerFormat, Part, SpoolDirectory, SpoolError
 
 from .conftest import KEY, Fill, Replay, Run, Start, batch_of
 
@@ -261,14 +261,15 @@ def test_an_error_that_needs_an_operator_is_not_repeated(
     assert time.monotonic() - started < 10
 
 
-def test_a_refused_batch_holds_up_its_own_part_only(
+def test_a_record_that_redis_refuses_holds_up_no_other(
     server: RedisServer,
     destination: Destination,
+    spool_dir: Path,
     fill: Fill,
     replay: Replay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A batch that Redis will never take stays with the rest of its part; the other parts are delivered."""
+    """What Redis will never take becomes a dead letter, is told, and all else is delivered in order."""
     parts = sorted((fill(destination) for _ in range(2)), key=lambda ids: ids[0])
     send = Sender.send
 
@@ -279,9 +280,18 @@ def test_a_refused_batch_holds_up_its_own_part_only(
 
     monkeypatch.setattr(Sender, "send", refuse)
     run = replay("drain", "--json")
-    assert (run.code, _counts(run)) == (1, (6, 0, 6, 0))
+    assert (run.code, _counts(run), run.json["dead_lettered"]) == (1, (11, 0, 0, 0), 1)
     assert "invalid bulk length" in run.err
-    assert check(parts[1], read_list(server, KEY)).exactly_once
+    verdict = check(parts[0][1:] + parts[1], read_list(server, KEY))
+    assert verdict.exactly_once and verdict.in_order, verdict
+    letters = DeadLetters(spool_dir)
+    (letter,) = map(letters.read, letters.names())
+    assert (letter.reason, letter.destination) == ("invalid bulk length", destination)
+    assert parts[0][0].encode() in letter.value
+    status = replay("status", "--json")
+    assert (status.code, status.json["dead_letters"]) == (1, 1)
+    assert "1 records that Redis refuses lie in" in status.err
+    assert replay("drain").code == 0
 
 
 def test_a_damaged_batch_is_put_aside_and_told(

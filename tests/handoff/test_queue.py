@@ -16,7 +16,7 @@ from plumelog_loguru._batch import MAX_BATCH_BYTES
 from plumelog_loguru._handoff._queue import Bounds, HandOff, OverflowPolicy
 from tests.scale import scaled
 
-POLICIES: tuple[OverflowPolicy, ...] = ("drop_oldest", "drop_newest", "block")
+POLICIES: tuple[OverflowPolicy, ...] = ("drop_oldest", "drop_newest", "drop_lowest_level", "block")
 
 
 class FakeOverflow:
@@ -148,7 +148,10 @@ def test_the_overflow_gets_about_a_mebibyte_at_a_time() -> None:
     assert [len(values) for values in overflow.taken] == [1024]
 
 
-@pytest.mark.parametrize(("policy", "evicted", "refused"), [("drop_oldest", 1, 0), ("drop_newest", 0, 1)])
+@pytest.mark.parametrize(
+    ("policy", "evicted", "refused"),
+    [("drop_oldest", 1, 0), ("drop_lowest_level", 1, 0), ("drop_newest", 0, 1)],
+)
 def test_the_policy_decides_when_the_overflow_is_full(
     policy: OverflowPolicy, evicted: int, refused: int
 ) -> None:
@@ -359,7 +362,7 @@ class HandOffAgainstList(RuleBasedStateMachine):
             self.spooled += self.overflow.taken.pop()
             self.model.clear()
         while self.full_for(value):
-            if self.bounds.policy != "drop_oldest":
+            if self.bounds.policy not in ("drop_oldest", "drop_lowest_level"):
                 self.refused += 1
                 return
             del self.model[0]

@@ -20,13 +20,8 @@ from pydantic import SecretStr
 from plumelog_loguru import _settings
 from plumelog_loguru._destination import Destination, Endpoint
 from plumelog_loguru._errors import SettingsError
-from plumelog_loguru._settings import (
-    OLD_NAMES,
-    PlumelogSettings,
-    SettingsKeywords,
-    default_spool_dir,
-    local_address,
-)
+from plumelog_loguru._setting_types import default_spool_dir, local_address
+from plumelog_loguru._settings import OLD_NAMES, PlumelogSettings, SettingsKeywords
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,14 +82,19 @@ class TestDefaults:
             "redis_push_side": "left",
             "delivery": "exactly_once",
             "lane_ttl_seconds": 604800,
+            "durability": "journal",
             "queue_max_bytes": 64 * 1024 * 1024,
+            "journal_max_bytes": 16 * 1024 * 1024,
             "max_content_chars": 65536,
             "record_max_bytes": 1024 * 1024,
             "extra_fields": "all",
             "level_map": {0: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR"},
             "producer_field": "producer",
             "spool_max_bytes": 1024 * 1024 * 1024,
+            "spool_min_free_bytes": 64 * 1024 * 1024,
+            "spool_max_age_seconds": 0.0,
             "spool_full_policy": "drop_oldest",
+            "spool_fsync": False,
             "block_timeout_seconds": 1.0,
             "replay_rate": 0,
             "close_timeout_seconds": 5.0,
@@ -155,6 +155,12 @@ class TestPrecedence:
         """An empty producer_field leaves the field out, so in the environment, too, it counts as set."""
         monkeypatch.setenv("PLUMELOG_PRODUCER_FIELD", "")
         assert PlumelogSettings().producer_field == ""
+
+    def test_switches_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A switch is written as people write one."""
+        for text, found in (("true", True), ("1", True), ("False", False), ("off", False)):
+            monkeypatch.setenv("PLUMELOG_SPOOL_FSYNC", text)
+            assert PlumelogSettings().spool_fsync is found
 
     def test_lists_and_maps_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is a list or a map as a keyword can be written into a variable."""
@@ -218,10 +224,19 @@ class TestRefusals:
         assert complaint_about(redis_push_side="up") == (
             'redis_push_side (PLUMELOG_REDIS_PUSH_SIDE) is \'up\', but must be "left" or "right".'
         )
+        assert complaint_about(spool_fsync="perhaps") == (
+            "spool_fsync (PLUMELOG_SPOOL_FSYNC) is 'perhaps', but must be true or false."
+        )
         assert complaint_about(socket_timeout_seconds="soon") == (
             "socket_timeout_seconds (PLUMELOG_SOCKET_TIMEOUT_SECONDS, earlier PLUMELOG_SOCKET_TIMEOUT) "
             "is 'soon', but must be a number above 0 to 1000000."
         )
+
+    def test_a_journal_without_room(self) -> None:
+        """A journal must have room for a record and what stands around it, unless there is no journal."""
+        assert "record_max_bytes" in complaint_about(journal_max_bytes=2**16, record_max_bytes=2**16)
+        assert PlumelogSettings(journal_max_bytes=2**16, record_max_bytes=2**15).journal_max_bytes == 2**16
+        assert PlumelogSettings(journal_max_bytes=2**16, durability="memory").durability == "memory"
 
     def test_several_at_once(self) -> None:
         """Several wrong settings are told in one go, a sentence each."""
@@ -258,7 +273,14 @@ class TestRefusals:
             {"record_max_bytes": 1024 * 1024 + 1},
             {"queue_max_bytes": 4096},
             {"spool_max_bytes": 4096},
-            {"spool_full_policy": "drop_lowest_level"},
+            {"spool_full_policy": "panic"},
+            {"durability": "disk"},
+            {"journal_max_bytes": 2**16 - 1},
+            {"journal_max_bytes": 2**20},
+            {"spool_min_free_bytes": -1},
+            {"spool_max_age_seconds": -1},
+            {"spool_max_age_seconds": float("inf")},
+            {"spool_fsync": "perhaps"},
             {"spool_dir": "a\0b"},
             {"retry_backoff_base_seconds": 5, "retry_backoff_max_seconds": 4},
             {"level_map": {}},

@@ -11,7 +11,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumelog_loguru._batch import BatchId
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool import DeadLetter
 from plumelog_loguru._spool._part import Part
 from plumelog_loguru._spool._row import CorruptRow, decode_row
 from plumelog_loguru._spool._store import RowKey, SpoolError, SpoolVanished
@@ -43,6 +45,8 @@ class Disk:
         self.done_though_failed = 0.0  # of the writes that fail
         self.read_fails = 0.0
         self.faults_met = 0
+        self.letters: dict[BatchId, bytes] = {}
+        self.prepared: dict[BatchId, bytes] = {}
 
     def heal(self) -> None:
         """From now on everything works."""
@@ -168,6 +172,37 @@ class SimulatedStore:
     def _check_still_ours(self) -> None:
         if self._files.replaced != self._replaced:
             raise SpoolVanished("the spool was deleted while it was in use")
+
+
+class SimulatedLetters:
+    """Stands for the library's `DeadLetters`."""
+
+    def __init__(self, path: Path) -> None:
+        from .world import PROCESS
+
+        self._process: Process = PROCESS.get()
+        self._disk = self._process.world.disk
+
+    def prepare(self, letter: DeadLetter) -> None:
+        def done() -> None:
+            self._disk.prepared[letter.id] = letter.value
+
+        self._disk.write(self._process, f"prepared the letter {letter.id}", done)
+
+    def commit(self, batch_id: BatchId) -> None:
+        def done() -> None:
+            value = self._disk.prepared.pop(batch_id)
+            self._process.world.on_letter(value)
+            self._disk.letters[batch_id] = value
+
+        self._disk.write(self._process, f"named the letter {batch_id}", done)
+
+    def discard(self, batch_id: BatchId) -> None:
+        self._disk.prepared.pop(batch_id, None)
+
+    def has(self, batch_id: BatchId) -> bool:
+        self._disk.check_read(self._process)
+        return batch_id in self._disk.letters
 
 
 class SimulatedPart(Part):

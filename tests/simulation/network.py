@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .world import Process, World
 
 LATEST_SECONDS = 150.0  # how late a request may arrive
+POISON = b'"poison"'
 
 
 class Fate(Enum):
@@ -41,6 +42,7 @@ class Fate(Enum):
     TWICE = "twice"  # executed and answered, and executed once more, late
     TURNED_AWAY = "turned away"  # the server answers with an error, and does nothing
     MUDDLED = "muddled"  # something on the way answers with an error, and perhaps passes the request on
+    POISON = "poison"  # what stands in the request breaks the connection; no mood draws this
 
 
 # What the network is like for a while: how likely each fate is.
@@ -58,7 +60,7 @@ MOODS: dict[str, dict[Fate, float]] = {
         Fate.LATE: 1,
         Fate.TWICE: 1,
     },
-    "wild": dict.fromkeys(Fate, 1),
+    "wild": {fate: 1 for fate in Fate if fate is not Fate.POISON},
 }
 
 _ERRORS = (
@@ -85,10 +87,12 @@ class Network:
         self.mood = "calm"
         self.fates_met: set[Fate] = set()
 
-    def draw(self) -> Fate:
+    def draw(self, words: tuple[Word, ...]) -> Fate:
         """The fate of the next request."""
         weights = MOODS[self.mood]
         fate = self._world.dice.choices(list(weights), list(weights.values()))[0]
+        if fate is not Fate.REFUSED and any(isinstance(word, bytes) and POISON in word for word in words):
+            fate = Fate.POISON
         self.fates_met.add(fate)
         return fate
 
@@ -112,7 +116,7 @@ class SimulatedConnections:
         """Send one request, and wait for the reply as long as the time-out says."""
         world, process, dice = self._world, self._process, self._world.dice
         _may_die(process, "before a request")
-        fate = world.network.draw()
+        fate = world.network.draw(words)
         world.tell(f"{process} sends {_described(words)}: {fate.value}")
         if fate is Fate.REFUSED:
             await asyncio.sleep(dice.uniform(0, 0.05))
@@ -162,6 +166,8 @@ class SimulatedConnections:
             world.loop.call_later(dice.uniform(0, 0.1), muddle)
         if fate is Fate.TURNED_AWAY:
             world.loop.call_later(soon, turn_away)
+        if fate is Fate.POISON:
+            patience = soon
         timer = world.loop.call_later(patience, fail)
         _may_die(process, "with a request under way")
         try:

@@ -55,6 +55,7 @@ class _Schedule:
         }
         if self._deaths:
             world.death_rate = dice.choice((0.0, 0.005, 0.02))
+        world.poison_rate = dice.choice((0.0, 0.0, 0.0, 0.03))
 
     def play(self) -> None:
         world, dice = self._world, self._world.dice

@@ -11,6 +11,7 @@ import pytest
 from plumelog_loguru._batch import Batch, BatchId, new_lane_id
 from plumelog_loguru._courier import Courier
 from plumelog_loguru._delivery import AlreadyApplied, Failure, LiveLane, Outcome, Sender
+from plumelog_loguru._dissection import Step
 from plumelog_loguru._on_the_way import Head
 from plumelog_loguru._replayer import Replayer
 from plumelog_loguru._spool import Block, SpooledRow, SpoolKeeper
@@ -48,8 +49,9 @@ def replay_under_a_fresh_identity(patch: Patch) -> None:
         in_hand = self._in_hand
         row = await fetch(self)
         if row is not None and row is not in_hand:
-            assert self._batch is not None
-            self._batch = replace(self._batch, id=_anew())
+            assert self._dissection is not None
+            (root,) = self._dissection._nodes
+            root.batch = replace(root.batch, id=_anew())
         return row
 
     patch.setattr(Replayer, "fetch", changed)
@@ -87,7 +89,7 @@ def repeat_what_was_already_applied(patch: Patch) -> None:
 def acknowledge_before_the_delivery(patch: Patch) -> None:
     deliver = Replayer.deliver
 
-    async def changed(self: Replayer, row: SpooledRow) -> Failure | None:
+    async def changed(self: Replayer, row: SpooledRow) -> Step:
         self._source.acknowledge(row)
         return await deliver(self, row)
 

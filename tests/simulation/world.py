@@ -26,11 +26,11 @@ from plumelog_loguru._delivery import _backoff, _client
 from plumelog_loguru._handoff import HandOff, _batcher, _queue
 from plumelog_loguru._hooks import Hooks
 from plumelog_loguru._pipeline import Pipeline, PipelineState
-from plumelog_loguru._spool import SpoolKeeper, _keeper
+from plumelog_loguru._spool import Block, SpoolKeeper, _keeper, _writer
 
 from .clock import VirtualClock, VirtualLoop
-from .disk import Disk, SimulatedDirectory
-from .network import Network, SimulatedConnections
+from .disk import Disk, SimulatedDirectory, SimulatedLetters
+from .network import POISON, Network, SimulatedConnections
 from .server import SimulatedRedis
 
 _T = TypeVar("_T")
@@ -67,7 +67,9 @@ class World:
         self.death_rate = 0.0  # at each point where a process may die
         self.max_batch_bytes = 1 << 20
         self.story: list[str] | None = [] if telling else None
+        self.poison_rate = 0.0  # of the records
         self._in_list: set[bytes] = set()
+        self._in_letters: set[bytes] = set()
         self._records = 0
         self.owed: set[bytes] = set()
         self.told_exactly = True  # no account died with its process, and no disk has lost anything
@@ -90,22 +92,34 @@ class World:
     def new_record(self) -> bytes:
         """A record that is in the world once."""
         self._records += 1
-        size = self.dice.choice((1, 1, 40, 200))
-        value = b'{"n":%d,"dtTime":%d,"x":"%b"}' % (self._records, self.clock.epoch_ms(), b"x" * size)
+        text = b'"%b"' % (b"x" * self.dice.choice((1, 1, 40, 200)))
+        if self.dice.random() < self.poison_rate:
+            text = POISON
+        value = b'{"n":%d,"dtTime":%d,"x":%b}' % (self._records, self.clock.epoch_ms(), text)
         self.owed.add(value)
         return value
 
     def _on_push(self, value: bytes) -> None:
-        if value in self._in_list:
+        if value in self._in_list or value in self._in_letters:
             raise Violation(f"doubled: {value!r:.40}")
         self._in_list.add(value)
+
+    def on_letter(self, value: bytes) -> None:
+        """A record is given up."""
+        if value in self._in_list:
+            raise Violation(f"doubled: {value!r:.40}, in the list and as a dead letter")
+        self._in_letters.add(value)
+
+    @property
+    def _settled(self) -> set[bytes]:
+        return self._in_list | self._in_letters
 
     def kill(self, process: Process, where: str) -> None:
         """End a process as kill -9 does: what it had in memory is gone, what it wrote and sent is not."""
         self.tell(f"{process} is killed {where}")
         self.told_exactly = False
         self.killed += 1
-        self.owed -= process.records - self._in_list - self.disk.values()
+        self.owed -= process.records - self._settled - self.disk.values()
         self._end(process)
 
     def _end(self, process: Process) -> None:
@@ -127,7 +141,7 @@ class World:
         files.rows.clear()
         files.replaced += 1
         self.told_exactly = False
-        self.owed -= before - self.disk.values() - self._in_list
+        self.owed -= before - self.disk.values() - self._settled
         return True
 
     def flip_a_bit(self) -> bool:
@@ -142,12 +156,12 @@ class World:
         files.rows[key] = bytes(row)
         self.tell(f"a bit flips in part {files.name[-4:]}, row {key.counter}")
         self.told_exactly = False
-        self.owed -= before - self.disk.values() - self._in_list
+        self.owed -= before - self.disk.values() - self._settled
         return True
 
     def retire(self, process: Process) -> None:
         """A process ends by itself, after it has closed its sink: what it lost it has told."""
-        missing = (process.records & self.owed) - self._in_list - self.disk.values()
+        missing = (process.records & self.owed) - self._settled - self.disk.values()
         if len(missing) > process.dropped():
             raise Violation(
                 f"lost: {len(missing)} records of {process}, which told of {process.dropped()}; "
@@ -158,7 +172,7 @@ class World:
 
     def check_end(self) -> None:
         """Everything that is owed is in the list, and the accounts agree with it."""
-        if missing := self.owed - self._in_list:
+        if missing := self.owed - self._settled:
             raise Violation(f"lost: {len(missing)} records; {sorted(missing)[:3]!r}")
         if left := self.disk.parts_with_rows():
             raise Violation(f"not drained: parts {left}")
@@ -170,6 +184,9 @@ class World:
             delivered = sum(process.stats().delivered for process in self.processes)
             if delivered != len(self._in_list):
                 raise Violation(f"{delivered} records are said to be delivered, {len(self._in_list)} are")
+            letters = sum(process.stats().dead_lettered for process in self.processes)
+            if letters != len(self._in_letters):
+                raise Violation(f"{letters} records are said to be dead letters, {len(self._in_letters)} are")
 
     # ---------------------------------------------------------------- time
 
@@ -220,10 +237,11 @@ class World:
             put(_client, Connections=SimulatedConnections)
             put(_pipeline, LoopThread=SimulatedLoopThread, start_unawaited=start_simulated, time=self.clock)
             put(_pipeline, Future=PumpedFuture)
-            put(_keeper, SpoolDirectory=SimulatedDirectory, time=self.clock)
+            put(_keeper, SpoolDirectory=SimulatedDirectory, DeadLetters=SimulatedLetters, time=self.clock)
             put(_keeper, queue=SimpleNamespace(SimpleQueue=SimulatedInbox, Empty=queue.Empty))
+            put(_writer, time=self.clock)
             put(_queue, time=self.clock)
-            for module in (_courier, _batcher, _queue, _keeper):
+            for module in (_courier, _batcher, _queue, _writer):
                 put(module, MAX_BATCH_BYTES=self.max_batch_bytes)
             HandOff.take.__defaults__ = (self.max_batch_bytes,)
             stack.callback(setattr, HandOff.take, "__defaults__", default)
@@ -258,7 +276,11 @@ class Process:
         self.context.run(PROCESS.set, self)
         world.processes.append(self)
         self.pipeline = Pipeline(
-            settings, hooks=Hooks(self._report), report=self._report, clock=self.world.clock
+            settings,
+            hooks=Hooks(self._report),
+            report=self._report,
+            marker=self._new_record,
+            clock=self.world.clock,
         )
 
     def __repr__(self) -> str:
@@ -279,9 +301,12 @@ class Process:
     def log(self, records: int) -> None:
         self.world.tell(f"{self} logs {records}")
         for _ in range(records):
-            value = self.world.new_record()
-            self.records.add(value)
-            self.context.copy().run(self.pipeline.handoff.put, value)
+            self.context.copy().run(self.pipeline.handoff.put, self._new_record())
+
+    def _new_record(self, *_: object) -> bytes:
+        value = self.world.new_record()
+        self.records.add(value)
+        return value
 
     def drain(self, timeout: float) -> None:
         self.world.tell(f"{self} drains, {timeout:.1f} s")
@@ -334,7 +359,7 @@ class Process:
         """Records in the queue, in hand, and on their way to the disk."""
         courier = self.pipeline._courier
         head = courier._head
-        blocks = [block for block in courier._on_the_way if isinstance(block, _keeper.Block)]
+        blocks = [block for block in courier._on_the_way if isinstance(block, Block)]
         if head is not None and head.origin is not None:
             blocks.remove(head.origin)
         return (

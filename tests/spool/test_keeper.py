@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-import plumelog_loguru._spool._keeper as keeper_module
 import plumelog_loguru._spool._row as row_module
+import plumelog_loguru._spool._writer as writer_module
 from plumelog_loguru._batch import AttemptedBy, Batch
 from plumelog_loguru._clock import SYSTEM_CLOCK
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool._keeper import Block, KeeperOptions, KeeperState, SpooledRow, SpoolKeeper
+from plumelog_loguru._journal import Journals
+from plumelog_loguru._spool._keeper import KeeperOptions, KeeperState, SpooledRow, SpoolKeeper
 from plumelog_loguru._spool._part import Part
 from plumelog_loguru._spool._store import SpoolDamaged, SpoolError
+from plumelog_loguru._spool._writer import Block
 
 MakeBatch = Callable[..., Batch]
 PASSING_ERROR = SpoolError("the disk is full")
@@ -51,6 +53,10 @@ class Listener:
     def book(self, part_id: str, records: int) -> None:
         self.spooled[part_id] = self.spooled.get(part_id, 0) + records
 
+    def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
+        self.told.append(("recovered", part_id, records, possibly_doubled))
+        self.book(part_id, records)
+
     def on_spool_opened(self, part_id: str, adopted: int) -> None:
         self.told.append(("opened", adopted))
         self.book(part_id, adopted)
@@ -65,12 +71,14 @@ class Listener:
         if done:
             self.done.append(block)
 
-    def on_spool_loss(self, part_id: str, records: int, reason: str) -> None:
+    def on_spool_loss(self, part_id: str, records: int, reason: str, first_ms: int, last_ms: int) -> None:
         self.told.append(("lost", records, reason))
         self.losses.append((records, reason))
         self.book(part_id, -records)
 
-    def on_refused(self, part_id: str, block: Block, records: int, done: bool) -> None:
+    def on_refused(
+        self, part_id: str, block: Block, records: int, done: bool, first_ms: int, last_ms: int
+    ) -> None:
         self.told.append(("refused", records, done))
         self.refused += records
         if done:
@@ -128,6 +136,7 @@ class Rig:
         self.keeper.close(within_seconds)
         assert self.keeper.join(10)
         self.thread.join(10)
+        self.keeper.release()
 
     def part_path(self, spool_dir: Path) -> Path:
         assert self.keeper._own is not None
@@ -157,6 +166,7 @@ def start(spool_dir: Path, destination: Destination) -> Iterator[Callable[..., R
             post=listener.tell,
             report=lambda kind, sentence: reports.append((kind, sentence)),
             clock=SYSTEM_CLOCK,
+            journals=Journals(),
         )
         thread = threading.Thread(target=keeper.run, daemon=True)
         thread.start()
@@ -172,8 +182,8 @@ def start(spool_dir: Path, destination: Destination) -> Iterator[Callable[..., R
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "_RETRY_FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(keeper_module, "_FULL_POLL_SECONDS", 0.005)
+    monkeypatch.setattr(writer_module, "_RETRY_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(writer_module, "_FULL_POLL_SECONDS", 0.005)
 
 
 def fail_appends(
@@ -228,7 +238,7 @@ def test_small_blocks_share_rows_and_large_ones_are_split(
     start: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row holds up to a mebibyte of fresh records, whatever blocks they came in; each block is told of."""
-    monkeypatch.setattr(keeper_module, "MAX_BATCH_BYTES", 10)
+    monkeypatch.setattr(writer_module, "MAX_BATCH_BYTES", 10)
     rig = start()
     with rig.keeper.sqlite_lock:  # so that nothing is written before all of it is there
         small = [rig.offer(b"%d%d" % (n, n)) for n in range(4)]
@@ -296,14 +306,14 @@ def test_a_row_is_told_of_before_it_is_handed_out(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
     """A row whose write failed and was done all the same is not delivered before it counts as spooled."""
-    monkeypatch.setattr(keeper_module, "_RETRY_FIRST_SECONDS", 3600.0)
+    monkeypatch.setattr(writer_module, "_RETRY_FIRST_SECONDS", 3600.0)
     fail_appends(monkeypatch, [PASSING_ERROR], after=True)
     rig = start()
     block = rig.offer(b"1")
     wait_until(lambda: rig.keeper.state is KeeperState.FAILING)
     assert not rig.keeper.takes_records
     assert rig.next_row() is None
-    rig.keeper._retry_at = 0.0
+    rig.keeper._writer.retry_at = 0.0
     rig.settle()
     rig.listener.wait_for(lambda: block in rig.listener.done)
     assert values_of(rig.rows()) == [b"1"]
@@ -527,7 +537,7 @@ def test_what_comes_back_has_no_number_in_the_spools_lane(
     start: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, make_batch: MakeBatch
 ) -> None:
     """A write that failed to the end comes back free: its lane has rows that are not delivered yet."""
-    monkeypatch.setattr(keeper_module, "_RETRY_FIRST_SECONDS", 3600.0)
+    monkeypatch.setattr(writer_module, "_RETRY_FIRST_SECONDS", 3600.0)
     rig = start()
     rig.store(b"1")
     batch = make_batch(3, attempted_by=AttemptedBy.SCRIPT)
@@ -688,7 +698,7 @@ def test_close_ends_within_its_deadline(
         real(part, batch)
 
     rig = start(max_bytes=100 if obstacle == "full" else 1 << 30, full_policy="block")
-    monkeypatch.setattr(keeper_module, "MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(writer_module, "MAX_BATCH_BYTES", 100)
     if obstacle != "full":
         monkeypatch.setattr(Part, "append", append)
     blocks = [rig.offer(b"x" * 101) for _ in range(50)]

@@ -54,6 +54,12 @@ class Sender:
                 return outcome
         return await self._client.push_plain(batch.values)
 
+    async def fence(self, batch: Batch) -> AlreadyApplied | Fenced | Failed | None:
+        """Take the batch's identity out of use; None where it went plainly, and there is nothing to fence."""
+        if self.delivery == "exactly_once" or batch.attempted_by is AttemptedBy.SCRIPT:
+            return await self._client.fence(batch.id)
+        return None
+
     async def probe(self) -> Healthy | Failed:
         """Try the write path when there is nothing to send."""
         outcome = await self._client.health_check()

@@ -7,6 +7,8 @@ Promises:
   collector strikes there; those may log, and then wait for a lock that a caller inside ``put`` holds. A lock
   common to both stopped the program for good.)
 - The bounds, in records and in bytes, hold from the first record on.
+- Where there is a journal, a record is in it before ``put`` returns, and so survives the process. The queue
+  then holds frames: the record's bytes behind a head that names its place in the journal.
 - The loop is woken once for a batch, not once for a record: a wake-up is a system call and costs as much as
   everything else in ``put`` together.
 
@@ -24,11 +26,14 @@ from itertools import repeat, starmap
 from typing import Literal, Protocol
 
 from .._batch import MAX_BATCH_BYTES
+from .._journal import Journal, JournalError, Journals, runs_of
 
-OverflowPolicy = Literal["drop_oldest", "drop_newest", "block"]
+# "drop_lowest_level" is for the spool, whose rows know their levels; here the oldest records go.
+OverflowPolicy = Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"]
 
 _NEVER = 1 << 62
 _BLOCK_POLL_SECONDS = 0.001
+_PATIENCE_SECONDS = 0.5  # for a spool thread that is behind, before a policy that drops does so
 
 
 class Overflow(Protocol):
@@ -55,8 +60,10 @@ class Bounds:
 class HandOff:
     """A bounded queue of encoded records with coalesced wake-ups."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, journals: Journals | None = None) -> None:
         self.bounds = bounds
+        self._journals = journals or Journals()  # that have none: records are in memory only
+        self.journal_error: str | None = None  # why the last record is in memory only
         self._records: deque[bytes] = deque()
         # Re-entrant: a signal handler that logs may run while its own thread is inside `put`.
         self._callers = threading.RLock()
@@ -72,6 +79,7 @@ class HandOff:
         self._put_bytes = 0
         self._left_bytes_by_callers = 0
         self._evicted = 0
+        self._evicted_span: tuple[bytes, bytes] | None = None
         self._refused_full = 0
         self._refused_closed = 0
         # Written by the loop thread.
@@ -87,6 +95,7 @@ class HandOff:
             if self._closed:
                 self._refused_closed += 1
                 return
+            journal = self._journals.current
             bounds = self.bounds
             depth = len(self._records) + 1
             size = self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop + size_bytes
@@ -97,13 +106,32 @@ class HandOff:
                 depth = len(self._records) + 1
             # Counted before it can be taken: what is in memory is never negative.
             self._put_records += 1
+            item: bytes | None = value
+            if journal is not None:
+                try:
+                    item = journal.append(value) or self._append_later_locked(journal, value)
+                    self.journal_error = None
+                except JournalError as error:
+                    self.journal_error = str(error)
+                except MemoryError:
+                    item = None
+                if item is None:
+                    self._put_records -= 1
+                    self._refused_full += 1
+                    return
+                size_bytes = len(item)
             self._put_bytes += size_bytes
-            self._records.append(value)
+            self._records.append(item)
             if depth >= self._wake_at_records or size >= self._wake_at_bytes:
                 self._wake_at_records = self._wake_at_bytes = _NEVER
                 wake = self._wake
         if wake is not None:
             wake()
+
+    def refuse(self) -> None:
+        """Count a record that there was not even the memory to encode."""
+        with self._callers:
+            self._refused_full += 1
 
     def _make_room_locked(self, size_bytes: int) -> bool:
         """Move the oldest records on, or let the policy decide. False: the new record has no room."""
@@ -112,11 +140,14 @@ class HandOff:
             if self._shift_locked():
                 continue
             policy = self.bounds.policy
-            if policy == "drop_oldest":
+            if policy in ("drop_oldest", "drop_lowest_level"):
                 evicted: list[bytes] = []
                 self._pop_locked(1, evicted)
                 count = len(evicted)
+                if evicted:
+                    self._evicted_span = (self._evicted_span or evicted)[0], evicted[-1]
                 self._evicted += count
+                self._journals.settle(runs_of(evicted))
             elif policy == "drop_newest" or self._block_gave_up:
                 return False
             elif give_up_at is None:
@@ -130,12 +161,31 @@ class HandOff:
         self._block_gave_up = False
         return True
 
+    def _append_later_locked(self, journal: Journal, value: bytes) -> bytes | None:
+        """The journal is full, which is a full queue: move records on until it has room. None: it has none.
+
+        It frees room from its oldest record on, so that to drop one from the queue would not help.
+        """
+        seconds = self.bounds.block_timeout_seconds if self.bounds.policy == "block" else _PATIENCE_SECONDS
+        give_up_at = time.monotonic() + seconds
+        while (item := journal.append(value)) is None:
+            if self._shift_locked():
+                continue
+            if self._block_gave_up or time.monotonic() >= give_up_at:
+                self._block_gave_up = True
+                return None
+            time.sleep(_BLOCK_POLL_SECONDS)
+        self._block_gave_up = False
+        return item
+
     def _shift_locked(self) -> bool:
         """Hand the oldest records, about one batch of bytes, to the overflow. False: it has no room."""
         overflow = self._overflow
         if overflow is None or not overflow.has_room():
             return False
         depth = len(self._records)
+        if not depth:
+            return False
         average = max(1, self.queued_bytes // max(1, depth))
         popped: list[bytes] = []
         self.shifting = True
@@ -217,6 +267,18 @@ class HandOff:
         if taken:
             self._block_gave_up = False  # there is room: who finds none again waits again
         return taken
+
+    def take_evicted_span(self) -> tuple[bytes, bytes] | None:
+        """The first and the last record that had to make room since the last call.
+
+        Good enough for the times in a message: a caller that evicts at this very moment may be left out.
+        """
+        span, self._evicted_span = self._evicted_span, None
+        return span
+
+    def snapshot(self) -> list[bytes]:
+        """What waits at this moment."""
+        return list(self._records)
 
     def close(self) -> None:
         """Refuse every later record and count it."""

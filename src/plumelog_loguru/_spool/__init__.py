@@ -5,21 +5,26 @@
     lock       who owns a part
     part       the share of the directory that one living process owns
     directory  all parts, of all processes
+    dead_letters  records that Redis refuses, one file each
 
 Everything below the keeper is synchronous and belongs to one thread.
 """
 
 from __future__ import annotations
 
+from ._dead_letters import CorruptLetter as CorruptLetter
+from ._dead_letters import DeadLetter as DeadLetter
+from ._dead_letters import DeadLetters as DeadLetters
 from ._directory import PartInfo as PartInfo
 from ._directory import SpoolDirectory as SpoolDirectory
-from ._keeper import Block as Block
 from ._keeper import KeeperOptions as KeeperOptions
 from ._keeper import SpooledRow as SpooledRow
 from ._keeper import SpoolKeeper as SpoolKeeper
 from ._part import Part as Part
 from ._row import CorruptRow as CorruptRow
 from ._row import NewerFormat as NewerFormat
+from ._row import dt_time_ms as dt_time_ms
 from ._store import RowKey as RowKey
 from ._store import SpoolError as SpoolError
 from ._store import import_diskcache as import_diskcache
+from ._writer import Block as Block

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -21,8 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 from .._destination import Destination
+from .._mounts import file_system_in, read_mountinfo
+from ._files import Footprint, footprint_of, sync_directory
 from ._lock import LOCKS, is_held
-from ._part import LOCK, QUARANTINE, SPOOL, Part, clear_leftover, read_destination
+from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, read_destination
 from ._store import SpoolError, StoreFacts, look_into
 
 _PART = re.compile("part-[0-9a-f]{16}")
@@ -55,10 +59,11 @@ class PartInfo:
 class SpoolDirectory:
     """The parts in one directory, seen by a process with one destination."""
 
-    def __init__(self, path: Path, destination: Destination) -> None:
+    def __init__(self, path: Path, destination: Destination, options: PartOptions | None = None) -> None:
         # Absolute: the application may change its working directory.
         self.path = Path(os.path.abspath(path))
         self.destination = destination
+        self._options = options or PartOptions()
         self.locks = LOCKS
         self.network: str | None = None  # the type of the network file system that it lies on
         self._notes: list[str] = []
@@ -83,7 +88,7 @@ class SpoolDirectory:
             # diskcache would expand it once more, and write somewhere else than the locks are.
             raise SpoolError(f"the path of the spool directory {self.path} contains a $variable; {cure}")
         try:
-            os.makedirs(self.path, 0o700, exist_ok=True)
+            self._make()
             os.listdir(self.path)
         except OSError as error:
             raise SpoolError(
@@ -92,8 +97,7 @@ class SpoolDirectory:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise SpoolError(f"the spool directory {self.path} cannot be written; {cure}")
         with suppress(OSError):
-            mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
-            self.network = network_file_system(os.path.realpath(self.path), mounts)
+            self.network = network_file_system(os.path.realpath(self.path), read_mountinfo())
         if self.network is not None:
             self._notes.append(
                 f"the spool directory {self.path} lies on {self.network}, where locks cannot be trusted: "
@@ -101,14 +105,22 @@ class SpoolDirectory:
                 "set PLUMELOG_SPOOL_DIR to a local directory"
             )
 
-    def take_or_create(self) -> Part:
-        """Take over a free part of this destination, or else make one.
+    def _make(self) -> None:
+        above = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        os.makedirs(self.path, 0o700, exist_ok=True)
+        for path in above if self._options.fsync else ():
+            sync_directory(path.parent)
+
+    def take_or_create(self, *, opened: bool = True) -> Part:
+        """Take over a free part of this destination, or else make one; ``opened`` as in :class:`Part`.
 
         Raises:
             SpoolError: neither is possible.
         """
         self.clear_leftovers()
-        return self.take_free() or Part.create(self.path, self.destination)
+        return self.take_free(opened=opened) or Part.create(
+            self.path, self.destination, options=self._options, opened=opened
+        )
 
     def clear_leftovers(self) -> None:
         """Remove what makers and removers of parts left behind when they died half-way."""
@@ -119,7 +131,7 @@ class SpoolDirectory:
                 if not os.path.lexists(path / "part.json"):
                     clear_leftover(path)
 
-    def take_free(self, exclude: Collection[str] = ()) -> Part | None:
+    def take_free(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part | None:
         """Take over a free part of this destination, if there is one; ``exclude`` holds ids to leave alone.
 
         Never raises: a part that cannot be opened is noted and left as it is.
@@ -128,7 +140,7 @@ class SpoolDirectory:
             if path.name.removeprefix("part-") in exclude:
                 continue
             try:
-                part = Part.try_take(path, self.destination)
+                part = Part.try_take(path, self.destination, options=self._options, opened=opened)
             except SpoolError as error:
                 self._note(f"what an ended process left cannot be taken over: {error}")
                 continue
@@ -168,14 +180,26 @@ class SpoolDirectory:
                 waiting[part.destination] += part.records
         return dict(waiting)
 
+    def footprint(self, without: Collection[str] = ()) -> Footprint:
+        """What all files in the directory take, but those of the parts with these ids."""
+        total = Footprint()
+        with suppress(OSError):
+            for name in os.listdir(self.path):
+                if name.removeprefix("part-") not in without:
+                    total += footprint_of(self.path / name)
+        return total
+
     def disk_bytes(self) -> int:
         """Bytes of all files in the directory, those of other processes too."""
-        total = 0
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                with suppress(OSError):
-                    total += os.lstat(os.path.join(folder, name)).st_size
-        return total
+        total = self.footprint()
+        return total.rows + total.fixed
+
+    def free_bytes(self) -> int:
+        """What this user may still take of the disk; where that cannot be told, there is no end to it."""
+        try:
+            return shutil.disk_usage(self.path).free
+        except OSError:
+            return sys.maxsize
 
     def _paths(self, pattern: re.Pattern[str]) -> Iterator[Path]:
         with suppress(OSError):
@@ -242,15 +266,6 @@ def network_file_system(path: str, mountinfo: str) -> str | None:
     What ``fuse`` mounts is taken for remote, except for what containers without root run on: to adopt nothing
     costs an operator one command, to adopt what a living process owns would cost records.
     """
-    best, found = -1, ""
-    for line in mountinfo.splitlines():
-        mount, _, rest = line.partition(" - ")
-        fields = mount.split(" ")
-        if len(fields) < 5 or not rest:
-            continue
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= best:  # of two mounts on one point the later one is seen
-            best, found = len(point), rest.split(" ")[0]
+    found = file_system_in(mountinfo, path)
     remote = found in _NETWORK_TYPES or (found.startswith("fuse.") and found != "fuse.fuse-overlayfs")
     return found if remote else None

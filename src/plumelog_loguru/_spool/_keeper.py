@@ -3,8 +3,7 @@
 Promises:
 
 - ``offer`` never waits: it is called from ``logger.info()`` when the queue is full, and by the loop thread.
-- Batches enter the spool in the order in which they were offered; one whose write failed holds back the later
-  ones and is tried again under the same identity.
+- What is offered is written in that order; see `_writer`.
 - Every call into SQLite is made under ``sqlite_lock``, which the fork hook takes first: a child that is
   forked while SQLite holds its allocator's mutex would hang in any SQLite call, its own application's too.
 - The loop thread hears of everything through ``post``, in order; nothing here calls into it directly.
@@ -18,30 +17,35 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from .._batch import MAX_BATCH_BYTES, Batch
+from .._batch import AttemptedBy, Batch
 from .._clock import Clock
 from .._destination import Destination
+from .._journal import Journal, JournalError, Journals
+from ._dead_letters import DeadLetters
 from ._directory import SpoolDirectory
-from ._part import Part
+from ._part import Part, PartOptions
+from ._quota import Limits, Quota
+from ._recovery import Recovered, Recovery
 from ._row import CorruptRow, NewerFormat, Row
 from ._store import RowKey, SpoolDamaged, SpoolError, SpoolVanished
+from ._writer import Block, SpoolWriter, WriterListener, as_told
 
 _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while the disk is slow
 # How long a caller that hands over a mebibyte pauses, by the share of the above that is in use. Callers that
 # never pause leave the interpreter to this thread only a switch interval at a time, several of which every
 # row needs.
 _PAUSES = ((0.75, 0.05), (0.5, 0.01), (0.25, 0.002))
-_RETRY_FIRST_SECONDS = 0.1
-_RETRY_MOST_SECONDS = 5.0
 _ADOPT_EVERY_SECONDS = 60.0
-_FULL_POLL_SECONDS = 0.05
+_RECOVER_AGAIN_SECONDS = 5.0
+_LEFT_SECONDS = 5.0
+_LOOK_AT_AGES_SECONDS = 60.0
+_BALLAST_BYTES = 4 << 20  # what deleting the largest row may need, and more
 
 
 class KeeperState(Enum):
@@ -52,22 +56,6 @@ class KeeperState(Enum):
     FAILING = "failing"  # the last write failed; it is tried again
     UNUSABLE = "unusable"  # there is no spool: records stay in memory
     CLOSED = "closed"
-
-
-@dataclass(eq=False, slots=True)
-class Block:
-    """Records on their way to the disk: with an identity if they were attempted, else without."""
-
-    values: Sequence[bytes]
-    batch: Batch | None = None
-    written: int = 0  # how many of the values are in rows already
-    since: int = 0  # where it stands in the order in which records left the queue; given by who offers it
-    counted: bool = False  # among what is pending
-    taken: bool = False  # by the spool thread, which takes a block once however often it is offered
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +72,20 @@ class SpooledRow:
         return len(self.row.batch.values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Unwritten:
-    """A row that is being written, and how many of its records come from which block."""
-
-    batch: Batch
-    pieces: list[tuple[Block, int]]
-
-
-class KeeperListener(Protocol):
+class KeeperListener(WriterListener, Protocol):
     """What the loop thread is told, always in the loop thread."""
 
     def on_spool_opened(self, part_id: str, adopted: int) -> None:
         """A part of the spool is ours now, with this many records of a process that has ended."""
 
+    def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
+        """Records that an owner had in memory when it died are in the part's rows now."""
+
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         """There is no spool; these blocks come back to memory."""
 
-    def on_stored(self, part_id: str, block: Block, records: int, done: bool) -> None:
-        """Records of the block are on disk; ``done`` when all of them are."""
-
-    def on_spool_loss(self, part_id: str, records: int, reason: str) -> None:
-        """Records that were in the spool are gone."""
-
-    def on_refused(self, part_id: str, block: Block, records: int, done: bool) -> None:
-        """The spool is full, and its policy refuses these records of the block; ``done``: it was the last."""
+    def on_spool_loss(self, part_id: str, records: int, reason: str, first_ms: int, last_ms: int) -> None:
+        """Records that were in the spool are gone; their ``dtTime`` is within this span, 0 where unknown."""
 
     def on_part_lost(self, part_id: str, reason: str) -> None:
         """Whatever the part held is gone from here, but for a row that was handed out."""
@@ -122,6 +99,11 @@ class KeeperOptions:
     destination: Destination
     max_bytes: int
     full_policy: str
+    min_free_bytes: int = 0
+    max_age_seconds: float = 0.0  # 0: for ever
+    fsync: bool = False
+    journal_bytes: int = 0  # capacity of the journal; 0: there is to be none
+    uses_database: bool = True  # False in a child that was forked inside SQLite, and may not call it
 
 
 class SpoolKeeper:
@@ -135,6 +117,7 @@ class SpoolKeeper:
         post: Callable[[Callable[[], None]], None],
         report: Callable[[str, str], None],
         clock: Clock,
+        journals: Journals,
     ) -> None:
         """``post`` runs a callback in the loop thread; ``report(kind, sentence)`` tells a person."""
         self._options = options
@@ -142,31 +125,57 @@ class SpoolKeeper:
         self._post = post
         self._report = report
         self._clock = clock
+        self._journals = journals
         self.sqlite_lock = threading.Lock()
         self.state = KeeperState.OPENING
         self.degraded = False  # there is no spool, and so records are kept in memory only
+        self.journal_degraded = False  # there should be a journal, and there is none
         self.spool_bytes = 0
         self.oldest_ms = 0
         self.last_error: str | None = None
         self._inbox: queue.SimpleQueue[Block | Callable[[], None] | None] = queue.SimpleQueue()
-        self._backlog: deque[Block] = deque()
-        self._unwritten: _Unwritten | None = None
+        # What is pending keeps its place in the journal, which has to hold the queue as well.
+        self._pending_bytes_max = min(_PENDING_BYTES, options.journal_bytes // 4 or _PENDING_BYTES)
         self._offered_by_callers = 0
         self._offered_by_loop = 0
-        self._settled_bytes = 0
         self._directory: SpoolDirectory | None = None
-        self._own: Part | None = None
+        self._claimed: Part | None = None  # ours, from `claim` to `release`
+        self._own: Part | None = None  # the same, while its database is open
+        self._recoveries: deque[Recovery] = deque()
+        self._recover_at = 0.0
         self._adopted: Part | None = None
         self._cursor: dict[str, RowKey] = {}
         self._generations: Counter[str] = Counter()  # by part: how often its files were begun anew
         self._let_go: set[str] = set()  # parts of this round of adoption that hold nothing to deliver
-        self._handed_out: set[tuple[str, RowKey]] = set()  # in flight, or read ahead
-        self._full = False  # and waits for room
-        self._retry_at = 0.0
-        self._retry_delay = _RETRY_FIRST_SECONDS
+        self._handed_out: set[tuple[str, RowKey]] = set()  # in flight, read ahead, or left
+        self._left: deque[tuple[float, str, RowKey]] = deque()  # rows to hand out again, and not before when
+        self._letters = (
+            DeadLetters(options.spool_dir, fsync=options.fsync) if options.spool_dir is not None else None
+        )
+        self._attempted_by = AttemptedBy.SCRIPT  # how rows are delivered
         self._adopt_at = 0.0
         self._close_at: float | None = None
         self._ended = threading.Event()
+        self._quota = Quota(
+            Limits(options.max_bytes, options.full_policy, options.min_free_bytes, options.max_age_seconds),
+            keep=lambda part, key: (part.id, key) in self._handed_out or self._writer.is_at(part, key),
+            tell_loss=self._tell_loss,
+            tell_broken=self._begin_anew,
+            report=report,
+            clock=clock,
+            sqlite_lock=self.sqlite_lock,
+        )
+        self._expire_at = 0.0
+        self._writer = SpoolWriter(
+            listener=listener,
+            make_room=lambda own, batch: self._quota.make_room(self._parts(own), batch),
+            refuses=options.full_policy != "block",
+            post=post,
+            report=report,
+            sqlite_lock=self.sqlite_lock,
+            journals=journals,
+            clock=clock,
+        )
 
     def __repr__(self) -> str:
         return f"<SpoolKeeper {self.state.value}>"
@@ -181,20 +190,20 @@ class SpoolKeeper:
     @property
     def takes_records(self) -> bool:
         """Whether what is offered will be written soon."""
-        return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._full
+        return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._writer.full
 
     @property
     def pending_bytes(self) -> int:
         """Bytes offered and not yet written."""
-        return self._offered_by_callers + self._offered_by_loop - self._settled_bytes
+        return self._offered_by_callers + self._offered_by_loop - self._writer.settled_bytes
 
     def has_room(self) -> bool:
         """Whether a block may be offered now."""
-        return self.usable and self.pending_bytes < _PENDING_BYTES
+        return self.usable and self.pending_bytes < self._pending_bytes_max
 
     def pause_seconds(self) -> float:
         """How long a caller should pause, in seconds, so that this thread keeps up; 0.0 when it does."""
-        share = self.pending_bytes / _PENDING_BYTES
+        share = self.pending_bytes / self._pending_bytes_max
         return next((pause for above, pause in _PAUSES if share > above), 0.0)
 
     def offer(self, block: Block, *, from_loop: bool) -> None:
@@ -226,6 +235,16 @@ class SpoolKeeper:
         def work() -> None:
             self._cursor.clear()
             self._handed_out.clear()
+            self._left.clear()
+            self._quota.search_anew()
+
+        self._inbox.put(work)
+
+    def attempt_by(self, attempted_by: AttemptedBy) -> None:
+        """Rows that are handed out from now on are delivered in this way."""
+
+        def work() -> None:
+            self._attempted_by = attempted_by
 
         self._inbox.put(work)
 
@@ -236,6 +255,26 @@ class SpoolKeeper:
     def restamp(self, row: SpooledRow, batch: Batch) -> None:
         """Write on a row that it was attempted, and when: a crash must not hide what is in doubt."""
         self._inbox.put(lambda: self._restamp(row, batch))
+
+    def leave(self, row: SpooledRow) -> None:
+        """A row cannot be settled now: hand it out again after a while, once there is no other."""
+        self._inbox.put(lambda: self._leave(row))
+
+    def ask_letters(self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]) -> None:
+        """Have ``give`` called, in the loop thread, with what ``work`` gave; None if it failed."""
+
+        def ask() -> None:
+            answer = None
+            try:
+                if self._letters is not None:
+                    answer = work(self._letters)
+            except SpoolError as error:
+                self.last_error = str(error)
+                self._report("dead-letters-failing", str(error))
+            finally:
+                self._post(lambda: give(answer))
+
+        self._inbox.put(ask)
 
     def close(self, within_seconds: float) -> None:
         """Write what was offered, at most this long, then let go of the spool. Does not wait."""
@@ -264,9 +303,73 @@ class SpoolKeeper:
 
     def release_in_child(self) -> None:
         """After a fork, in the child: close the locks' descriptors, unlock nothing that the parent holds."""
-        for part in (self._own, self._adopted):
+        for part in (self._claimed, self._adopted):
             if part is not None:
                 part.release_lock_in_child()
+
+    # ---------------------------------------------------------------- before and after the thread
+
+    @property
+    def part_id(self) -> str | None:
+        """The id of our own part."""
+        return self._claimed.id if self._claimed is not None else None
+
+    def claim(self) -> None:
+        """Take over or make a part, and begin a journal in it, so that the first record finds one.
+
+        Opens no database: it takes a moment. Never raises; what goes wrong, `run` meets again and tells.
+        """
+        try:
+            self._claim()
+        except (SpoolError, OSError):
+            self.journal_degraded = bool(self._options.journal_bytes)
+
+    def release(self) -> None:
+        """Let go of the part. What its journal still holds is for the next owner."""
+        part, self._claimed = self._claimed, None
+        self._journals.close()
+        if part is not None:
+            part.remove()  # or close it, if anything is left in it
+
+    def _claim(self) -> None:
+        spool_dir = self._options.spool_dir
+        if spool_dir is None:
+            raise SpoolError(
+                "there is no home directory to keep a spool in; "
+                "set PLUMELOG_SPOOL_DIR to a directory that can be written"
+            )
+        with self.sqlite_lock:
+            directory = SpoolDirectory(spool_dir, self._options.destination, self._part_options())
+            directory.open()
+            # Known here, under the lock: a child that is forked at this moment must close its copy of it.
+            part = self._claimed = directory.take_or_create(opened=False)
+        self._directory = self._quota.directory = directory
+        self._recoveries.append(Recovery(part))
+        self._begin_journal(part)
+
+    def _part_options(self) -> PartOptions:
+        options = self._options
+        return PartOptions(
+            fsync=options.fsync,
+            ballast_bytes=min(_BALLAST_BYTES, options.max_bytes // 4),
+            max_age_seconds=options.max_age_seconds,
+            clock=self._clock,
+        )
+
+    def _begin_journal(self, part: Part) -> None:
+        capacity = self._options.journal_bytes
+        if not capacity:
+            return
+        try:
+            self._journals.use(Journal.create(part.new_journal_path(), capacity))
+        except (JournalError, OSError) as error:
+            self._journals.use(None)
+            self.journal_degraded = True
+            self._report(
+                "journal", f"no journal: {error}; what is in memory does not survive the death of the process"
+            )
+        else:
+            self.journal_degraded = False
 
     # ---------------------------------------------------------------- the spool thread
 
@@ -293,8 +396,10 @@ class SpoolKeeper:
         while True:
             self._take_in(self._pause())
             self._write_next()
+            self._recover_next()
+            self._expire()
             if self._close_at is not None and (
-                not self._backlog or self._own is None or time.monotonic() >= self._close_at
+                not self._writer.busy or self._own is None or time.monotonic() >= self._close_at
             ):
                 self._shut()
                 return True
@@ -304,10 +409,14 @@ class SpoolKeeper:
         """How long, in seconds, to wait for the next thing to do."""
         now = time.monotonic()
         until = self._adopt_at if self._close_at is None else self._close_at
-        if self._backlog:
-            until = min(until, self._retry_at) if self._own is not None else now
+        if self._writer.busy:
+            until = min(until, self._writer.retry_at) if self._own is not None else now
         elif self._close_at is not None:
             until = now
+        if self._may_recover():
+            until = min(until, self._recover_at)
+        if self._close_at is None:
+            until = min(until, self._expire_at)
         return max(0.0, until - now)
 
     def _take_in(self, seconds: float) -> None:
@@ -316,9 +425,7 @@ class SpoolKeeper:
             item = self._inbox.get(timeout=seconds) if seconds > 0 else self._inbox.get_nowait()
             while True:
                 if isinstance(item, Block):
-                    if not item.taken:  # else offered again, by a caller that was interrupted
-                        item.taken = True
-                        self._backlog.append(item)
+                    self._writer.take(item)
                 elif item is not None:
                     item()
                 item = self._inbox.get_nowait()
@@ -328,23 +435,20 @@ class SpoolKeeper:
     # --- opening
 
     def _open(self) -> None:
-        options = self._options
         self._adopt_at = time.monotonic() + _ADOPT_EVERY_SECONDS
         try:
-            if options.spool_dir is None:
-                raise SpoolError(
-                    "there is no home directory to keep a spool in; "
-                    "set PLUMELOG_SPOOL_DIR to a directory that can be written"
-                )
+            if self._claimed is None:
+                self._claim()
+            part, directory = self._claimed, self._directory
+            assert part is not None and directory is not None
+            if not self._options.uses_database:
+                raise SpoolError("this process was forked while its parent was writing to the spool")
             with self.sqlite_lock:
-                directory = SpoolDirectory(options.spool_dir, options.destination)
-                directory.open()
-                # Known here, under the lock: a child that is forked at this moment must close its copy of it.
-                part = self._own = directory.take_or_create()
+                part.open()
         except (SpoolError, OSError) as error:
             self._become_unusable(str(error))
             return
-        self._directory = directory
+        self._own = part
         self._adopt_at = time.monotonic()
         self._take_charge(part)
         self.state = KeeperState.READY
@@ -372,31 +476,10 @@ class SpoolKeeper:
         self.state = KeeperState.UNUSABLE
         self.degraded = True
         self.last_error = reason
-        returned = self._give_back()
+        returned = self._writer.give_back(self._own)
         if first:
             self._report("spool-unusable", f"no spool: {reason}; records are kept in memory only")
         self._post(lambda: self._listener.on_spool_unusable(reason, returned))
-
-    def _give_back(self) -> list[Block]:
-        """What was offered and is not on disk.
-
-        Records whose write failed are in no row, and so are not bound to its number in the spool's lane:
-        delivered under that, they would make Redis take the lane's earlier rows for already applied.
-        """
-        row, part = self._unwritten, self._own
-        if row is not None and part is not None:
-            try:
-                with self.sqlite_lock:
-                    found = part.find(row.batch.id)
-            except (SpoolError, OSError):
-                found = False  # the least bad guess: a failed write is rarely done
-            if found:
-                self._book(part, row, self._listener.on_stored)
-        self._unwritten = None
-        returned = list(self._backlog)
-        self._backlog.clear()
-        self._settled_bytes += sum(block.size_bytes for block in returned)
-        return returned
 
     def _take_charge(self, part: Part) -> None:
         part_id, adopted = part.id, part.records
@@ -418,126 +501,97 @@ class SpoolKeeper:
             if self._adopted is None:
                 self._let_go.clear()
                 return
+            self._recoveries.append(Recovery(self._adopted))
             self._take_charge(self._adopted)
-            if self._adopted.empty:
-                self._let_go_of_adopted()
+            self._let_go_if_done()
+
+    # --- recovering
+
+    def _recover_next(self) -> None:
+        """Take one step with what the journals of the dead hold, and no more: live records come first."""
+        if not self._may_recover() or time.monotonic() < self._recover_at:
+            return
+        recovery = self._recoveries[0]
+        part = recovery.part
+        try:
+            with self.sqlite_lock:
+                found = recovery.step() if recovery else None
+        except (SpoolVanished, SpoolDamaged) as error:
+            self._begin_anew(part, error)
+            return
+        except SpoolError as error:
+            self._report("spool-failing", f"{error}; it is tried again")
+            self._recover_at = time.monotonic() + _RECOVER_AGAIN_SECONDS
+            return
+        if found is not None:
+            self._tell_of_recovered(part, found)
+        if not recovery:
+            self._recoveries.popleft()
+            self._let_go_if_done()
+
+    def _tell_of_recovered(self, part: Part, found: Recovered) -> None:
+        if found.note:
+            self._report("spool-found", found.note)
+        records = found.records + found.corrupt
+        if records or found.possibly_doubled:
+            self._measure()
+            self._post(as_told(self._listener.on_recovered, part.id, records, found.possibly_doubled))
+        if found.corrupt:
+            self._report(
+                "spool-corrupt", f"{found.corrupt} damaged records of a journal were put into quarantine"
+            )
+            self._post(as_told(self._listener.on_spool_loss, part.id, found.corrupt, "corrupt", 0, 0))
+
+    def _may_recover(self) -> bool:
+        return bool(self._recoveries) and self._own is not None and self._close_at is None
 
     # --- writing
 
     def _write_next(self) -> None:
-        """Write one row, and no more: between two, the inbox may say that the time for writing is up."""
         part = self._own
-        if not self._backlog:
+        if not self._writer.busy:
             return
         if part is None:
             self._become_unusable(self.last_error or "the spool is closed")
             return
-        if time.monotonic() < self._retry_at:
-            return
+        was_empty = part.empty
         try:
-            stored = self._write_row(part)
+            self._writer.write_next(part)
         except (SpoolVanished, SpoolDamaged) as error:
             self._begin_anew(part, error)
             return
-        except (SpoolError, OSError) as error:
-            self._postpone(error)
-            return
-        self._full = not stored  # and the policy is to wait
-        if self._full:
-            self._retry_at = time.monotonic() + _FULL_POLL_SECONDS
-            return
-        self._retry_delay = _RETRY_FIRST_SECONDS
-        if self.state is KeeperState.FAILING:
-            self.state = KeeperState.READY
-
-    def _postpone(self, error: Exception) -> None:
-        self.state = KeeperState.FAILING
-        self.last_error = str(error)
-        self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
-        self._retry_at = time.monotonic() + self._retry_delay
-        self._retry_delay = min(self._retry_delay * 2, _RETRY_MOST_SECONDS)
-
-    def _write_row(self, part: Part) -> bool:
-        """Write the next row of the backlog. False: the spool is full and its policy is to wait."""
-        # Kept until it is stored: a write that failed may have been done all the same, and is repeated under
-        # the same identity, so that it replaces its row.
-        row = self._unwritten = self._unwritten or self._cut_row(part)
-        batch = row.batch
-        told = self._listener.on_stored
-        if self._make_room(batch):
-            if part.empty:
-                self.oldest_ms = self._clock.epoch_ms()
-            with self.sqlite_lock:
-                part.append(batch)
-            self._measure()
-        elif self._options.full_policy == "block":
-            return False
-        else:
-            told = self._listener.on_refused
-        self._book(part, row, told)
-        return True
-
-    def _book(self, part: Part, row: _Unwritten, told: Callable[..., None]) -> None:
-        """A row is done with: tell of each block's share."""
-        self._unwritten = None
-        for block, count in row.pieces:
-            block.written += count
-            done = block.written == len(block.values)
-            if done:
-                self._backlog.popleft()
-                self._settled_bytes += block.size_bytes
-            self._post(_told(told, part.id, block, count, done))
-
-    def _cut_row(self, part: Part) -> _Unwritten:
-        """The next row: a batch that has its identity already, or up to a mebibyte of what has none."""
-        first = self._backlog[0]
-        if first.batch is not None:
-            return _Unwritten(first.batch, [(first, len(first.values))])
-        values: list[bytes] = []
-        pieces: list[tuple[Block, int]] = []
-        size = 0
-        for block in self._backlog:
-            if block.batch is not None or size > MAX_BATCH_BYTES:
-                break
-            before = len(values)
-            for value in islice(block.values, block.written, None):
-                size += len(value)
-                if size > MAX_BATCH_BYTES and values:
-                    break
-                values.append(value)
-            if len(values) > before:
-                pieces.append((block, len(values) - before))
-        return _Unwritten(Batch(part.next_spool_id(), tuple(values)), pieces)
-
-    def _make_room(self, batch: Batch) -> bool:
-        """Whether the quota has room for the batch, after the policy has done what it may."""
-        limit = self._options.max_bytes
-        if self.spool_bytes + batch.size_bytes <= limit:
-            return True
-        if self._options.full_policy != "drop_oldest":
-            return False
-        for part in filter(None, (self._adopted, self._own)):
-            try:
-                while self.spool_bytes + batch.size_bytes > limit and self._drop_oldest(part):
-                    pass
-            except (SpoolVanished, SpoolDamaged) as error:
-                if part is self._own:
-                    raise
-                self._begin_anew(part, error)
-        return self.spool_bytes + batch.size_bytes <= limit
-
-    def _drop_oldest(self, part: Part) -> bool:
-        """Drop the part's oldest row that was not handed out (it may be in Redis). False: it has none."""
-        with self.sqlite_lock:
-            key = part.peek(None)
-            while key is not None and (part.id, key) in self._handed_out:
-                key = part.peek(key)
-            if key is None:
-                return False
-            part.ack(key)
+        if was_empty and not part.empty:
+            self.oldest_ms = self._clock.epoch_ms()
         self._measure()
-        self._post(_told(self._listener.on_spool_loss, part.id, key.records, "spool_full"))
-        return True
+        if self._writer.failing:
+            self.last_error = self._writer.last_error
+        self.state = KeeperState.FAILING if self._writer.failing else KeeperState.READY
+
+    def _parts(self, own: Part | None) -> list[Part]:
+        """What is ours and open, in the order in which it is delivered."""
+        return [part for part in (self._adopted, own) if part is not None]
+
+    def _tell_loss(self, part: Part, records: int, reason: str, first_ms: int, last_ms: int) -> None:
+        if part is self._adopted or self._adopted is None:
+            self.oldest_ms = max(self.oldest_ms, last_ms)  # most times; the next row that is read says it
+        self._measure()
+        self._post(as_told(self._listener.on_spool_loss, part.id, records, reason, first_ms, last_ms))
+
+    # --- expiring
+
+    def _expire(self) -> None:
+        """Drop what is too old, some rows at a time."""
+        now = time.monotonic()
+        if now < self._expire_at or self._close_at is not None:
+            return
+        try:
+            left = self._quota.expire(self._parts(self._own))
+        except (SpoolError, OSError) as error:
+            self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
+            left = None
+        # No later than a row that comes meanwhile can expire.
+        every = min(_LOOK_AT_AGES_SECONDS, self._options.max_age_seconds or _LOOK_AT_AGES_SECONDS)
+        self._expire_at = now + (every if left is None else min(every, left))
 
     def _measure(self) -> None:
         self.spool_bytes = sum(part.bytes for part in (self._own, self._adopted) if part is not None)
@@ -557,8 +611,8 @@ class SpoolKeeper:
             except (SpoolError, OSError) as error:
                 self.last_error = str(error)
                 self._report("spool-reading", f"the spool cannot be read: {error}; it is tried again")
-            if part is self._adopted and part.empty:
-                self._let_go_of_adopted()
+            if part is self._adopted:
+                self._let_go_if_done()
         if self._own is None or self._own.empty:
             self.oldest_ms = 0
         return None
@@ -571,27 +625,39 @@ class SpoolKeeper:
         """
         while True:
             with self.sqlite_lock:
-                key = part.peek(self._cursor.get(part.id))
-                if key is None:
-                    return None
+                key = part.peek(self._cursor.get(part.id)) or self._left_row_of(part)
+            if key is None:
+                return None
+            if self._quota.drop_if_expired(part, key):
+                continue
+            with self.sqlite_lock:
                 try:
-                    row = part.read(key)
+                    row = part.hand_out(key, self._attempted_by)
                 except NewerFormat as error:
                     self._report("spool-newer", f"{error}; it and what follows is left for a newer version")
                     return None
                 except CorruptRow:
                     part.quarantine(key)
                     row = None
-            if row is not None and self._unwritten is not None and row.batch.id == self._unwritten.batch.id:
+            if row is not None and self._writer.is_writing(row.batch):
                 return None  # its write failed and yet was done: it is told of before it is handed out
-            self._cursor[part.id] = key
+            self._cursor[part.id] = max(key, self._cursor.get(part.id, key))
             if row is not None:
                 self._handed_out.add((part.id, key))
                 self.oldest_ms = row.first_ms
                 return SpooledRow(part.id, self._generations[part.id], key, row)
             self._measure()
             self._report("spool-corrupt", f"a damaged batch of {key.records} records was put into quarantine")
-            self._post(_told(self._listener.on_spool_loss, part.id, key.records, "corrupt"))
+            self._post(as_told(self._listener.on_spool_loss, part.id, key.records, "corrupt", 0, 0))
+
+    def _left_row_of(self, part: Part) -> RowKey | None:
+        if self._left and self._left[0][1] == part.id and self._left[0][0] <= time.monotonic():
+            return self._left.popleft()[2]
+        return None
+
+    def _leave(self, row: SpooledRow) -> None:
+        if self._part_of(row) is not None:
+            self._left.append((time.monotonic() + _LEFT_SECONDS, row.part_id, row.key))
 
     def _note_oldest(self, part: Part) -> None:
         try:
@@ -619,8 +685,8 @@ class SpoolKeeper:
             part.pass_by(row.key)
             self._report("spool-ack", f"a delivered batch cannot be removed from the spool: {error}")
         self._measure()
-        if part is self._adopted and part.empty:
-            self._let_go_of_adopted()  # now: where nothing else is spooled, nobody asks for a row
+        if part is self._adopted:
+            self._let_go_if_done()  # now: where nothing else is spooled, nobody asks for a row
 
     def _restamp(self, row: SpooledRow, batch: Batch) -> None:
         part = self._part_of(row)
@@ -638,6 +704,11 @@ class SpoolKeeper:
         return next(
             (part for part in (self._own, self._adopted) if part is not None and part.id == row.part_id), None
         )
+
+    def _let_go_if_done(self) -> None:
+        part = self._adopted
+        if part is not None and part.empty and not any(one.part is part for one in self._recoveries):
+            self._let_go_of_adopted()
 
     def _let_go_of_adopted(self) -> None:
         part, self._adopted = self._adopted, None
@@ -657,14 +728,21 @@ class SpoolKeeper:
         self._generations[part.id] += 1
         self._cursor.pop(part.id, None)
         self._handed_out = {(part_id, key) for part_id, key in self._handed_out if part_id != part.id}
-        self._post(_told(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt"))
-        if vanished or not self._put_aside(part):
+        self._left = deque(left for left in self._left if left[1] != part.id)
+        self._post(as_told(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt"))
+        gone = not part.is_there()
+        if gone:
+            self._recoveries = deque(one for one in self._recoveries if one.part is not part)
+        if gone or not self._put_aside(part):
             with self.sqlite_lock:
-                part.close()
+                # A part of ours that is still there stays ours: its journal holds what is in memory.
+                part.close_database() if part is self._own and not gone else part.close()
             if part is self._adopted:
                 self._adopted = None
             else:
                 self._own = None
+                if gone:
+                    self._claimed = None
                 self._open()
         self._measure()
 
@@ -682,21 +760,12 @@ class SpoolKeeper:
     def _shut(self) -> None:
         self.state = KeeperState.CLOSED  # nothing more is offered, but by callers that have asked already
         self._take_in(0)
-        returned = self._give_back()
-        for part in filter(None, (self._adopted, self._own)):
-            with self.sqlite_lock:
-                try:
-                    if part.empty:
-                        part.remove()
-                    else:
-                        part.close()
-                except (SpoolError, OSError) as error:
-                    self._report("spool-closing", f"the spool was not closed cleanly: {error}")
+        returned = self._writer.give_back(self._own)
+        with self.sqlite_lock:
+            if self._adopted is not None:
+                self._adopted.remove()  # or close it, if anything is left in it
+            if self._own is not None:
+                self._own.close_database()
         self._own = self._adopted = None
         if returned:
             self._post(lambda: self._listener.on_spool_unusable("it was not written in time", returned))
-
-
-def _told(tell: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    """A callback with its arguments bound now, not when it runs."""
-    return lambda: tell(*arguments)

@@ -90,6 +90,10 @@ class PartLock:
                     os.close(fd)
         return None
 
+    def is_there(self) -> bool:
+        """Whether the file is still at its path; True where there are no locks."""
+        return self._fd is None or _is_at(self.path, self._fd)
+
     def release(self) -> None:
         """Let go of the lock; the file stays."""
         fd, self._fd = self._fd, None

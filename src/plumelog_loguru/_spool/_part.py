@@ -4,7 +4,11 @@
         lock         held by the owner while it lives; removed last
         part.json    the format, and the destination that the records are meant for
         spool/       the rows
+        journal-<n>  what an owner had in memory; the last is the living owner's
         quarantine/  what could not be read, byte for byte
+        ballast      room on the disk, given up where deleting needs some
+        age          what the part's own clock shows, by which rows expire
+        attempts     up to which row, and how, the owner may have delivered
 
 A part is made as ``new-<16 hex digits>``, locked, and then renamed, so that nobody finds one without its
 lock. It is taken over whole and in place by a process with the same destination, once its owner is gone: rows
@@ -15,54 +19,115 @@ anything.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from .._batch import Batch, BatchId, new_lane_id
+from .._batch import AttemptedBy, Batch, BatchId, new_lane_id
+from .._clock import SYSTEM_CLOCK, Clock
 from .._destination import Destination
 from .._errors import PlumelogError
+from ._age import AgeClock
+from ._files import Ballast, Footprint, Mark, footprint_of, sync_directory
 from ._lock import SAFE_OPEN, PartLock
-from ._row import Row, decode_row, encode_row
-from ._store import FILES, RowKey, SpoolDamaged, SpoolError, Store
+from ._row import CorruptRow, NewerFormat, Row, decode_row, encode_row, level_of
+from ._store import (
+    DATABASE,
+    FILES,
+    LOG_BYTES,
+    RowKey,
+    SpoolDamaged,
+    SpoolError,
+    SpoolFull,
+    Store,
+)
 
 FORMAT = 1
 
-LOCK, FACTS, SPOOL, QUARANTINE = "lock", "part.json", "spool", "quarantine"
+LOCK, FACTS, SPOOL, QUARANTINE, JOURNAL = "lock", "part.json", "spool", "quarantine", "journal"
+BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
+
+_SHARE_OF_THE_DISK = 8  # this part of it is what ballast may take at most
+
+_JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
 
 _MAX_FACTS_BYTES = 65_536
 
 _kept_from_parent: list[Part] = []
 
 
-class Part:
-    """A part that is owned by this process; one thread makes every call."""
+@dataclass(frozen=True, slots=True)
+class PartOptions:
+    """How a part is kept."""
 
-    def __init__(self, path: Path, destination: Destination, lock: PartLock) -> None:
+    fsync: bool = False  # what is written is on the disk itself before it counts
+    ballast_bytes: int = 0  # 0: none is made, and what an earlier owner made is used
+    max_age_seconds: float = 0.0  # 0: for ever
+    clock: Clock = SYSTEM_CLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """What an earlier owner may have delivered."""
+
+    upto: int = 0  # counter of a row
+    by: AttemptedBy = AttemptedBy.NOBODY
+    at_ms: int = 0
+
+
+class Part:
+    """A part that is owned by this process; from :meth:`open` on, one thread makes every call."""
+
+    def __init__(
+        self,
+        path: Path,
+        destination: Destination,
+        lock: PartLock,
+        *,
+        options: PartOptions = PartOptions(),
+        opened: bool = True,
+    ) -> None:
         """Use :meth:`create` or :meth:`try_take`."""
         self.path = path
         self.id = path.name.removeprefix("part-")
         self.destination = destination
         self._lock = lock
+        self._options = options
         self._notes: list[str] = []
         self._keeps_damaged = False  # a row that was passed by is still in the files
         self._lane = new_lane_id()
         self._seqs = count(1)
         self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
         self._id_of: dict[RowKey, BatchId] = {}
-        self._store = self._open_store()
+        self._store: Store
+        self._ballast = Ballast(path / BALLAST, 0)
+        self._age: AgeClock
+        self._doubt = _Doubt()
+        self._is_open = False
+        if opened:
+            self.open()
 
     def __repr__(self) -> str:
         return f"<Part {self.id}: {self.batches} batches, {self.records} records>"
 
     @classmethod
-    def create(cls, spool_dir: Path, destination: Destination) -> Part:
-        """Make a new part and own it.
+    def create(
+        cls,
+        spool_dir: Path,
+        destination: Destination,
+        *,
+        options: PartOptions = PartOptions(),
+        opened: bool = True,
+    ) -> Part:
+        """Make a new part and own it. With ``opened=False`` its database waits for :meth:`open`.
 
         Raises:
             SpoolError: the directory takes no new part.
@@ -71,7 +136,7 @@ class Part:
             while True:
                 name = os.urandom(8).hex()
                 try:
-                    made = _make(spool_dir / f"new-{name}", destination)
+                    made = _make(spool_dir / f"new-{name}", destination, fsync=options.fsync)
                 except FileNotFoundError:
                     if not spool_dir.is_dir():
                         raise
@@ -82,7 +147,9 @@ class Part:
             try:
                 os.rename(made.path.parent, path)
                 made.path = path / LOCK
-                return cls(path, destination, made)
+                if options.fsync:
+                    sync_directory(spool_dir)
+                return cls(path, destination, made, options=options, opened=opened)
             except BaseException:
                 made.release()
                 raise
@@ -90,8 +157,15 @@ class Part:
             raise SpoolError(f"no part can be made in the spool directory {spool_dir}: {error}") from error
 
     @classmethod
-    def try_take(cls, path: Path, destination: Destination) -> Part | None:
-        """Take over a part that nobody owns.
+    def try_take(
+        cls,
+        path: Path,
+        destination: Destination,
+        *,
+        options: PartOptions = PartOptions(),
+        opened: bool = True,
+    ) -> Part | None:
+        """Take over a part that nobody owns. With ``opened=False`` its database waits for :meth:`open`.
 
         Returns:
             None if it is owned, gone, of another destination, or of a newer format.
@@ -106,38 +180,103 @@ class Part:
             return None
         try:
             if read_destination(path) == destination:  # it may have been removed before the lock was ours
-                return cls(path, destination, lock)
+                return cls(path, destination, lock, options=options, opened=opened)
         except BaseException:
             lock.release()
             raise
         lock.release()
         return None
 
+    def open(self) -> None:
+        """Open the database.
+
+        Raises:
+            SpoolError: that is not possible now; the part is still owned.
+        """
+        self._store = self._open_store()
+        if self._options.ballast_bytes:
+            share = shutil.disk_usage(self.path).total // _SHARE_OF_THE_DISK
+            self._ballast.size_bytes = min(self._options.ballast_bytes, share)
+        self._age = AgeClock(
+            self._mark(AGE),
+            self._options.clock,
+            believed_seconds=self._options.max_age_seconds,
+            at_least_ms=self._store.age_ms,
+        )
+        self._doubt = self._read_doubt()
+        self._is_open = True
+        if not self.empty:
+            self.keep_time(at_once=True)
+
     # ---------------------------------------------------------------- what is in it
 
     @property
     def batches(self) -> int:
         """Rows."""
-        return self._store.batches
+        return self._store.batches if self._is_open else 0
 
     @property
     def records(self) -> int:
         """Records in all rows."""
-        return self._store.records
+        return self._store.records if self._is_open else 0
 
     @property
     def bytes(self) -> int:
         """Bytes of all rows; the files are somewhat larger."""
-        return self._store.bytes
+        return self._store.bytes if self._is_open else 0
+
+    def bytes_of(self, level: str | None) -> int:
+        """Bytes of the rows with this highest level; None: of an earlier version, which did not say."""
+        return self._store.bytes_by_level[level]
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits for delivery."""
-        return self._store.batches == 0
+        """Whether no row waits for delivery."""
+        return self.batches == 0
 
     def notes(self) -> tuple[str, ...]:
         """What was found at the opening that a person should know, a sentence each."""
         return tuple(self._notes)
+
+    # ---------------------------------------------------------------- what it takes
+
+    def footprint(self) -> Footprint:
+        """What the part takes of the disk, and will take without another row.
+
+        Raises:
+            SpoolError: that cannot be told now.
+        """
+        seen = footprint_of(self.path)
+        rows = self._store.bytes_on_disk()
+        database, log = (_size(self.path / SPOOL / name) for name in (DATABASE, DATABASE + "-wal"))
+        log_to_come = max(0, LOG_BYTES - log)
+        return Footprint(
+            rows,
+            # Quarantine is no longer rows; and the database is what it is when empty.
+            seen.fixed + max(0, seen.rows - database) + log_to_come + self._ballast.missing_bytes,
+            max(0, rows - database) + log_to_come + self._ballast.missing_bytes,
+        )
+
+    def age_ms(self, key: RowKey) -> int:
+        """For how long the row has been here, by the part's own clock; 0 where its key does not say it."""
+        return 0 if key.age_ms is None else self._age.now_ms() - key.age_ms
+
+    def keep_time(self, *, at_once: bool = False) -> None:
+        """Let the next owner know what the part's clock shows; to be called every few seconds."""
+        if not self.empty:
+            self._age.save(at_once=at_once)
+
+    # ---------------------------------------------------------------- journals
+
+    def journals(self) -> list[Path]:
+        """The journals in this part, oldest first."""
+        numbered = [(_journal_number(name), self.path / name) for name in os.listdir(self.path)]
+        return [path for number, path in sorted(numbered) if number]
+
+    def new_journal_path(self) -> Path:
+        """Where this owner's journal belongs: behind all that are there."""
+        last = max(map(_journal_number, os.listdir(self.path)), default=0)
+        return self.path / f"{JOURNAL}-{last + 1}"
 
     # ---------------------------------------------------------------- rows
 
@@ -157,11 +296,17 @@ class Part:
         row = encode_row(batch)
         key = self._key_of.get(batch.id)
         if key is None:
-            key = self._store.new_key(len(batch.values), len(row))
+            key = self._store.new_key(len(batch.values), len(row), level_of(row), self._age.now_ms())
             # Kept also if the write fails: should it be done all the same, its repetition replaces it.
             self._key_of[batch.id] = key
             self._id_of[key] = batch.id
+        self._make_ballast()
         self._store.put(key, row)
+        self.keep_time()
+
+    def is_of(self, key: RowKey, batch_id: BatchId) -> bool:
+        """Whether this opening gave the key to the row of this batch."""
+        return self._id_of.get(key) == batch_id
 
     def find(self, batch_id: BatchId) -> bool:
         """Whether a batch is there, after `append` failed: some writes are done all the same.
@@ -172,13 +317,25 @@ class Part:
         key = self._key_of.get(batch_id)
         return key is not None and self._store.find(key)
 
+    def is_newest(self, batch_id: BatchId) -> bool:
+        """Whether the last row of all is this batch's.
+
+        Raises:
+            SpoolError: that cannot be told now.
+        """
+        key = self._store.newest()
+        try:
+            return key is not None and self.read(key).batch.id == batch_id
+        except (CorruptRow, NewerFormat):
+            return False
+
     def replace(self, key: RowKey, batch: Batch) -> None:
         """Write a row anew in its place: the same records and identity, attempted by now.
 
         Raises:
             SpoolError: it was not written.
         """
-        self._store.put(key, encode_row(batch))
+        self._with_ballast(lambda: self._store.put(key, encode_row(batch)))
 
     def peek(self, after: RowKey | None = None) -> RowKey | None:
         """The oldest row, or the oldest behind ``after`` (which may be gone already)."""
@@ -192,7 +349,30 @@ class Part:
             NewerFormat: a newer version wrote it; it stays, and is passed by with ``peek(after=key)``.
             SpoolError: it cannot be read now.
         """
-        return decode_row(self._store.read(key))
+        row = decode_row(self._store.read(key))
+        doubt = self._doubt
+        if key.counter <= doubt.upto and row.batch.attempted_by is AttemptedBy.NOBODY:
+            batch = replace(row.batch, attempted_by=doubt.by, last_attempt_ms=doubt.at_ms)
+            return replace(row, batch=batch)
+        return row
+
+    def hand_out(self, key: RowKey, attempted_by: AttemptedBy) -> Row:
+        """Read a row that is to be delivered next.
+
+        From now on the next owner takes it, and all before it, for attempted in this way: a process may be
+        killed during its first attempt, before anything can be noted on the row.
+
+        Raises:
+            CorruptRow, NewerFormat, SpoolError: as :meth:`read`.
+        """
+        row = self.read(key)
+        with suppress(SpoolError, OSError):  # it is delivered all the same
+            if key.counter <= self._doubt.upto:
+                self.replace(key, row.batch)  # for the mark now tells of this owner
+            self._mark(ATTEMPTS).write(
+                upto=key.counter, attempted_by=attempted_by.value, at_ms=self._options.clock.epoch_ms()
+            )
+        return row
 
     def ack(self, key: RowKey) -> None:
         """Delete a row: it is in Redis, or it was given up. No harm is done if it is gone.
@@ -200,7 +380,7 @@ class Part:
         Raises:
             SpoolError: it is still there.
         """
-        self._store.delete(key)
+        self._with_ballast(lambda: self._store.delete(key))
         self._forget(key)
 
     def pass_by(self, key: RowKey) -> None:
@@ -216,11 +396,31 @@ class Part:
         """
         try:
             _write_new(self._free_name(f"{key}.row"), self._store.read(key))
-            self._store.delete(key)
+            self._with_ballast(lambda: self._store.delete(key))
         except (PlumelogError, OSError):
             self._keeps_damaged = True  # what could not be put aside is not deleted either
         self._store.pass_by(key)
         self._forget(key)
+
+    def keep_aside(self, name: str, data: bytes) -> None:
+        """Put bytes that are no record into quarantine; once, however often it is asked for.
+
+        Raises:
+            OSError: that is not possible now.
+        """
+        path = self._quarantine() / name
+        if not os.path.lexists(path):
+            _write_new(path, data)
+
+    def set_aside(self, path: Path) -> Path:
+        """Move a file of this part into quarantine, as it is.
+
+        Raises:
+            OSError: that is not possible now.
+        """
+        target = self._free_name(path.name)
+        os.rename(path, target)
+        return target
 
     def start_anew(self) -> int:
         """Put the whole spool aside, as it is, and begin an empty one.
@@ -241,9 +441,19 @@ class Part:
 
     # ---------------------------------------------------------------- ending
 
+    def is_there(self) -> bool:
+        """Whether the part is still where it was taken: somebody may have deleted or replaced it."""
+        return self._lock.is_there()
+
+    def close_database(self) -> None:
+        """Let go of the database, in the thread that opened it; the part is still owned. Never raises."""
+        if self._is_open:
+            self.keep_time(at_once=True)
+            self._store.close()
+
     def close(self) -> None:
         """Let go of the part; its files stay for the next owner. Never raises, and may be repeated."""
-        self._store.close()
+        self.close_database()
         self._lock.release()
 
     def remove(self) -> bool:
@@ -252,8 +462,11 @@ class Part:
         Returns:
             Whether it is removed; it is closed in any case.
         """
-        empty = self.empty and not self._store.foreign and not self._keeps_damaged
-        self._store.close()
+        if self._is_open:
+            empty = self.empty and not self._keeps_damaged and not self._store.foreign
+        else:
+            empty = not os.path.lexists(self.path / SPOOL)  # nobody has looked into it
+        self.close_database()
         removed = False
         if empty:
             with suppress(OSError):
@@ -285,15 +498,65 @@ class Part:
             return self._new_store()
 
     def _new_store(self) -> Store:
-        store = Store(self.path / SPOOL)
+        try:
+            store = Store(self.path / SPOOL, fsync=self._options.fsync)
+        except SpoolFull:
+            if not self._ballast.release():
+                raise
+            store = Store(self.path / SPOOL, fsync=self._options.fsync)
         if store.foreign:
             self._notes.append(
                 f"{store.foreign} entries of {store.path} cannot be read or were not written by us"
             )
         return store
 
+    def _with_ballast(self, write: Callable[[], None]) -> None:
+        """Make a change that gives room back; on a full disk with the room that is kept for it."""
+        try:
+            write()
+        except SpoolFull:
+            self._ballast.release()
+            self._store.shrink_log()
+            write()
+
+    def _make_ballast(self) -> None:
+        """Before anything new is written. Else a spool that filled the disk could never be emptied."""
+        try:
+            self._ballast.make()
+        except OSError:
+            self._store.shrink_log()  # which may be what it was given up for
+            try:
+                self._ballast.make()
+            except OSError as error:
+                raise SpoolFull(
+                    f"{self.path} has no room for the file without which a full disk could not be emptied: "
+                    f"{error}"
+                ) from error
+
+    def _mark(self, name: str) -> Mark:
+        return Mark(self.path / name)
+
+    def _read_doubt(self) -> _Doubt:
+        mark = self._mark(ATTEMPTS)
+        facts = mark.read()
+        try:
+            doubt = _Doubt(int(facts["upto"]), AttemptedBy(facts["attempted_by"]), int(facts["at_ms"]))
+        except (KeyError, ValueError, TypeError):
+            return _Doubt()
+        newest = self._store.newest()
+        if newest is None:
+            mark.remove()  # counters begin anew
+            return _Doubt()
+        if newest.counter < doubt.upto:  # the next rows will have counters that the mark speaks of
+            doubt = replace(doubt, upto=newest.counter)
+            with suppress(OSError):
+                mark.write(upto=doubt.upto, attempted_by=doubt.by.value, at_ms=doubt.at_ms)
+        return doubt
+
     def _set_aside(self, reason: str) -> None:
         try:
+            if not os.path.lexists(self.path / SPOOL):
+                return
             target = self._free_name("spool")
             os.rename(self.path / SPOOL, target)
         except OSError as error:
@@ -303,12 +566,16 @@ class Part:
         )
 
     def _free_name(self, name: str) -> Path:
+        directory = self._quarantine()
+        return next(path for path in _numbered(directory / name) if not os.path.lexists(path))
+
+    def _quarantine(self) -> Path:
         directory = self.path / QUARANTINE
         with suppress(FileExistsError):
             os.mkdir(directory, 0o700)
         if not stat.S_ISDIR(os.lstat(directory).st_mode):
             raise OSError(f"{directory} is no directory")
-        return next(path for path in _numbered(directory / name) if not os.path.lexists(path))
+        return directory
 
 
 def _numbered(path: Path) -> Iterator[Path]:
@@ -317,7 +584,14 @@ def _numbered(path: Path) -> Iterator[Path]:
         yield path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _make(path: Path, destination: Destination) -> PartLock | None:
+def _size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
+
+
+def _make(path: Path, destination: Destination, *, fsync: bool) -> PartLock | None:
     """Make the directory of a part under its temporary name; None: begin again under another."""
     os.mkdir(path, 0o700)
     os.chmod(path, 0o700)  # whatever the umask left of it
@@ -325,17 +599,23 @@ def _make(path: Path, destination: Destination) -> PartLock | None:
     if lock is None:
         return None
     try:
-        _write_new(path / FACTS, orjson.dumps({"format": FORMAT, "destination": destination.to_json()}))
+        facts = orjson.dumps({"format": FORMAT, "destination": destination.to_json()})
+        _write_new(path / FACTS, facts, fsync=fsync)
+        if fsync:
+            sync_directory(path)
     except BaseException:
         lock.release()
         raise
     return lock
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, data: bytes, *, fsync: bool = False) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_OPEN, 0o600), "wb") as file:
         os.chmod(path, 0o600)
         file.write(data)
+        if fsync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_destination(path: Path) -> Destination | None:
@@ -352,10 +632,17 @@ def read_destination(path: Path) -> Destination | None:
         return None
 
 
+def _journal_number(name: str) -> int:
+    """The number in a journal's name; 0 for any other name."""
+    found = _JOURNAL_NAME.fullmatch(name)
+    return int(found[1]) if found else 0
+
+
 def clear_leftover(path: Path) -> None:
     """Remove what is left of a part whose maker, or remover, died half-way. Never touches records."""
-    if any(os.path.lexists(path / name) for name in (SPOOL, QUARANTINE)):
-        return
+    with suppress(OSError):
+        if any(name in (SPOOL, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
+            return
     lock = PartLock.take(path / LOCK)
     try:
         with suppress(OSError):
@@ -377,11 +664,14 @@ def _remove_files(path: Path) -> None:
         with suppress(FileNotFoundError):
             if any(name not in names for name in os.listdir(path / directory)):
                 raise OSError(f"{path / directory} is not empty")
+    if any(map(_journal_number, os.listdir(path))):
+        raise OSError(f"{path} has a journal")
     for name in FILES:
         (path / SPOOL / name).unlink(missing_ok=True)
     for directory in (QUARANTINE, SPOOL):
         with suppress(FileNotFoundError):
             os.rmdir(path / directory)
-    (path / FACTS).unlink(missing_ok=True)
+    for name in (BALLAST, AGE, ATTEMPTS, FACTS):
+        (path / name).unlink(missing_ok=True)
     (path / LOCK).unlink()
     os.rmdir(path)

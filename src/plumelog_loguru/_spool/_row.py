@@ -26,9 +26,9 @@ FORMAT = 1
 _PREFIX_BYTES = len(b"PLS1 01234567 ")
 # Inside a JSON string a quote is always escaped, so neither of these can be met in what a record says.
 _DT_TIME = re.compile(rb'"dtTime": ?(\d{1,15})[,}]')
-_LEVELS = tuple(
-    (level, re.compile(rb'"logLevel": ?"%s"' % level.encode()))
-    for level in ("ERROR", "WARN", "INFO", "DEBUG")
+LEVELS = ("", "DEBUG", "INFO", "WARN", "ERROR")  # as they rise; "" is none of Plumelog's
+_LEVEL_PATTERNS = tuple(
+    (level, re.compile(rb'"logLevel": ?"%s"' % level.encode())) for level in LEVELS[:0:-1]
 )
 
 
@@ -50,6 +50,11 @@ class Row:
     level: str  # the highest of Plumelog's levels among the records, "" if they have none
 
 
+def highest_level(body: bytes) -> str:
+    """The highest of Plumelog's levels among the records in this text, "" if they have none."""
+    return next((level for level, pattern in _LEVEL_PATTERNS if pattern.search(body)), "")
+
+
 def encode_row(batch: Batch) -> bytes:
     """Write a batch as a row.
 
@@ -66,14 +71,20 @@ def encode_row(batch: Batch) -> bytes:
             "lane": batch.id.lane,
             "seq": batch.id.seq,
             "count": len(values),
-            "first_ms": _dt_time(values[0]) if values else 0,
-            "last_ms": _dt_time(values[-1]) if values else 0,
-            "level": next((level for level, pattern in _LEVELS if pattern.search(body)), ""),
+            "first_ms": dt_time_ms(values[0]) if values else 0,
+            "last_ms": dt_time_ms(values[-1]) if values else 0,
+            "level": highest_level(body),
             "attempted_by": batch.attempted_by.value,
             "last_attempt_ms": batch.last_attempt_ms,
         }
     )
     return b"PLS1 %08x %b\n%b" % (crc32(body, crc32(header + b"\n")), header, body)
+
+
+def level_of(row: bytes) -> str:
+    """The highest level in a row that ``encode_row`` has just made."""
+    level: str = orjson.loads(row[_PREFIX_BYTES : row.index(b"\n")])["level"]
+    return level
 
 
 def decode_row(data: bytes) -> Row:
@@ -105,7 +116,8 @@ def decode_row(data: bytes) -> Row:
         ) from None
 
 
-def _dt_time(value: bytes) -> int:
+def dt_time_ms(value: bytes) -> int:
+    """The time that an encoded record gives, in epoch milliseconds; 0 if it gives none."""
     found = _DT_TIME.search(value)
     return int(found[1]) if found else 0
 

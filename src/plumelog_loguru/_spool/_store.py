@@ -20,21 +20,25 @@ installed.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import sqlite3
 import stat
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import PlumelogError
-from ._row import CorruptRow, NewerFormat, Row, decode_row
+from ._files import sync_directory
+from ._row import LEVELS, CorruptRow, NewerFormat, Row, decode_row
 
 if TYPE_CHECKING:
     import diskcache
@@ -45,6 +49,11 @@ FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
 _TIMEOUT_SECONDS = 1.0
 _READ_AHEAD = 100  # keys
 _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is given up
+
+# Pages of a database without rows.
+_EMPTY_PAGES = 7
+# What the log beside the database grows to: twice what is copied back at once, and the largest row, replaced.
+LOG_BYTES = 3 << 20
 
 # Settings live in the database and the next opener's win, so all of them are given at every opening.
 _SETTINGS: dict[str, int | str] = {
@@ -68,6 +77,10 @@ class SpoolError(PlumelogError):
     """The disk did not do what was asked; nothing was changed."""
 
 
+class SpoolFull(SpoolError):
+    """There may be no room on the disk."""
+
+
 class SpoolVanished(SpoolError):
     """The spool's files were deleted or replaced while it was open; what was in them is gone from here."""
 
@@ -78,28 +91,41 @@ class SpoolDamaged(SpoolError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowKey:
-    """The place of a row in the order of its part, and its size when it was first written."""
+    """The place of a row in the order of its part, and what must be known of it without reading it."""
 
     counter: int
     records: int
-    size: int  # bytes
+    size: int  # bytes, when it was first written
+    level: str | None = field(default=None, compare=False)  # see `Row`; None: an earlier version wrote it
+    age_ms: int | None = field(default=None, compare=False)  # what the part's clock showed then
 
     def __str__(self) -> str:
-        return f"{self.counter:016d}.{self.records}.{self.size}"
+        text = f"{self.counter:016d}.{self.records}.{self.size}"
+        if self.level is None or self.age_ms is None:
+            return text
+        return f"{text}.{LEVELS.index(self.level)}.{self.age_ms}"
 
     @classmethod
     def parse(cls, text: object) -> RowKey | None:
         """Read what ``str`` wrote; None for anything else."""
         found = _KEY.fullmatch(text) if isinstance(text, str) else None
-        return cls(*map(int, found.groups())) if found else None
+        if found is None:
+            return None
+        counter, records, size, level, age_ms = found.groups()
+        if level is None:
+            return cls(int(counter), int(records), int(size))
+        return cls(int(counter), int(records), int(size), LEVELS[int(level)], int(age_ms))
 
 
-_KEY = re.compile(r"([0-9]{16})\.([0-9]{1,9})\.([0-9]{1,10})")
+_KEY = re.compile(r"([0-9]{16})\.([0-9]{1,9})\.([0-9]{1,10})(?:\.([0-4])\.([0-9]{1,15}))?")
 
 
 @cache
-def import_diskcache() -> tuple[Callable[[str], diskcache.Cache], type[Exception]]:
-    """Import diskcache; returns what opens a directory with it, and the error that tells of a time-out."""
+def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]:
+    """Import diskcache; returns what opens a directory with it, and the error that tells of a time-out.
+
+    What opens it takes the directory and settings.
+    """
     import diskcache
 
     class BytesDisk(diskcache.Disk):
@@ -123,9 +149,9 @@ def import_diskcache() -> tuple[Callable[[str], diskcache.Cache], type[Exception
             return value
 
     class SpoolCache(diskcache.Cache):
-        def __init__(self, directory: str) -> None:
+        def __init__(self, directory: str, **settings: int | str) -> None:
             try:
-                super().__init__(directory, timeout=_TIMEOUT_SECONDS, disk=BytesDisk, **_SETTINGS)
+                super().__init__(directory, timeout=_TIMEOUT_SECONDS, disk=BytesDisk, **settings)
             except BaseException:
                 self.close()  # or a connection is left to the garbage collector
                 raise
@@ -139,8 +165,12 @@ _MODE_RAW = 1
 class Store:
     """Rows on disk: append, walk, read, delete."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fsync: bool = False) -> None:
         """Open the store in this directory, or make it.
+
+        Args:
+            path: the directory.
+            fsync: a call that writes returns once it is on the disk itself.
 
         Raises:
             SpoolDamaged: there is something that is no readable database of ours.
@@ -150,6 +180,8 @@ class Store:
         self.batches = 0
         self.records = 0
         self.bytes = 0  # of all rows, as they were first written
+        self.bytes_by_level: Counter[str | None] = Counter()
+        self.age_ms = 0  # of the newest row whose key tells it
         self.foreign = 0  # entries that we did not write or cannot reach: never touched
         self._newest = 0  # counter
         self._unwritten: set[RowKey] = set()  # keys that were given, whose rows are not known to be there
@@ -160,24 +192,36 @@ class Store:
         self._cache: diskcache.Cache | None = None
         open_cache, self._timed_out = import_diskcache()
         try:
-            _prepare_files(path)
+            _prepare_files(path, fsync=fsync)
             self._identity = _identity(path)
             _check_writable(path)
-            self._cache = open_cache(str(path))
+            settings = _SETTINGS | {"sqlite_synchronous": 2} if fsync else _SETTINGS
+            self._cache = open_cache(str(path), **settings)
             # Held here as well: diskcache keeps it in a thread-local, and a fork clears those of other
             # threads in the child, which would close it there.
             self._connection = self._cache._con
             # A key with a flipped bit may be no UTF-8; it must not end the walk over all the others.
             self._connection.text_factory = _decode_leniently
-            wrong = [name for name, value in _SETTINGS.items() if getattr(self._cache, name) != value]
+            wrong = [name for name, value in settings.items() if getattr(self._cache, name) != value]
             if wrong:
                 raise SpoolDamaged(f"the spool {path} does not keep its settings ({', '.join(wrong)})")
+            self._page_bytes = self._pragma("page_size")
             self._count()
         except BaseException as error:
             self.close()
             if isinstance(error, PlumelogError) or not isinstance(error, Exception):
                 raise
             raise self._translated(_first_cause(error), "opened", opening=True) from error
+
+    def bytes_on_disk(self) -> int:
+        """What the rows take in the database, in bytes: whole pages, also of rows that were passed by.
+
+        Raises:
+            SpoolError: that cannot be told now.
+        """
+        with self._careful("read"):
+            pages = self._pragma("page_count")
+        return max(self.bytes, (pages - _EMPTY_PAGES) * self._page_bytes)
 
     # ---------------------------------------------------------------- writing
 
@@ -187,10 +231,10 @@ class Store:
         self.put(key, row)
         return key
 
-    def new_key(self, records: int, size: int) -> RowKey:
+    def new_key(self, records: int, size: int, level: str | None = None, age_ms: int | None = None) -> RowKey:
         """The place behind all others, for a row of this size in bytes; it is given once."""
         self._newest += 1
-        key = RowKey(self._newest, records, size)
+        key = RowKey(self._newest, records, size, level, age_ms)
         self._unwritten.add(key)
         return key
 
@@ -212,9 +256,7 @@ class Store:
         if key not in self._unwritten:
             return
         self._unwritten.remove(key)
-        self.batches += 1
-        self.records += key.records
-        self.bytes += key.size
+        self._add(key)
         if key.counter <= self._read_up_to and key not in self._ahead:
             insort(self._ahead, key)  # it was looked for before it was there
 
@@ -238,9 +280,12 @@ class Store:
         if key in self._unwritten:
             self._unwritten.remove(key)
         elif counted:
-            self.batches -= 1
-            self.records -= key.records
-            self.bytes -= key.size
+            self._add(key, -1)
+
+    def shrink_log(self) -> None:
+        """Give back what the log takes of the disk, as far as that is possible now. Never raises."""
+        with suppress(SpoolError), self._careful("written"):
+            self._pragma("wal_checkpoint(TRUNCATE)")
 
     # ---------------------------------------------------------------- reading
 
@@ -252,6 +297,12 @@ class Store:
                 return self._ahead[place]
             if not self._read_ahead():
                 return None
+
+    def newest(self) -> RowKey | None:
+        """The row behind all others."""
+        with self._careful("read"):
+            found = self._connection.execute(_NEWEST_KEY).fetchone()
+        return RowKey.parse(found[0]) if found else None
 
     def read(self, key: RowKey) -> bytes:
         """The text of a row.
@@ -277,16 +328,25 @@ class Store:
 
     # ---------------------------------------------------------------- inside
 
+    def _add(self, key: RowKey, sign: int = 1) -> None:
+        self.batches += sign
+        self.records += sign * key.records
+        self.bytes += sign * key.size
+        self.bytes_by_level[key.level] += sign * key.size
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
     def _count(self) -> None:
         """Add up what is there."""
         for self._check_each in (False, True):
             self.batches = self.records = self.bytes = 0
+            self.bytes_by_level.clear()
             try:
                 for key in self._keys():
                     self._newest = key.counter
-                    self.batches += 1
-                    self.records += key.records
-                    self.bytes += key.size
+                    self._add(key)
+                    self.age_ms = max(self.age_ms, key.age_ms or 0)
                 return
             except SpoolDamaged:
                 # A flipped bit in a key is the likely reason. Then the index does not know that key: look up
@@ -355,11 +415,13 @@ class Store:
 
     def _translated(self, error: Exception, doing: str, *, opening: bool = False) -> SpoolError:
         if isinstance(error, self._timed_out):
-            return SpoolError(
+            return (SpoolFull if self._disk_is_short() else SpoolError)(
                 f"the spool {self.path} could not be {doing}: no transaction could begin within "
                 f"{_TIMEOUT_SECONDS:g} s (it is locked by another program, read-only, or on a full disk)"
             )
         text = f"the spool {self.path} could not be {doing}: {error}"
+        if _NO_ROOM.search(str(error)) or (isinstance(error, OSError) and error.errno in _NO_ROOM_ERRNOS):
+            return SpoolFull(text)
         if isinstance(error, sqlite3.OperationalError):
             return (SpoolError if _PASSING.search(str(error)) else SpoolDamaged)(text)
         if isinstance(error, UnicodeError):  # Python could not even read SQLite's message
@@ -370,6 +432,16 @@ class Store:
             return SpoolDamaged(f"{text} ({type(error).__name__})")  # settings that no diskcache wrote
         return SpoolError(text)
 
+    def _disk_is_short(self) -> bool:
+        try:
+            return shutil.disk_usage(self.path).free < LOG_BYTES
+        except OSError:
+            return False
+
+
+# A quota of the disk that is exhausted is an input/output error to SQLite.
+_NO_ROOM = re.compile("disk is full|disk I/O error")
+_NO_ROOM_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 # What SQLite calls operational is often the state of the disk or of another program, and else a database that
 # no diskcache made.
@@ -401,7 +473,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _prepare_files(path: Path) -> None:
+def _prepare_files(path: Path, *, fsync: bool) -> None:
     """Make the directory and the empty database with narrow rights; SQLite gives its other files the same."""
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
@@ -409,6 +481,9 @@ def _prepare_files(path: Path) -> None:
     os.chmod(path, 0o700)
     with suppress(FileExistsError):
         os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if fsync:  # also what a process made that died before it came to this
+        sync_directory(path)
+        sync_directory(path.parent)
     for name in FILES:
         with suppress(FileNotFoundError):
             os.chmod(path / name, 0o600)
@@ -474,6 +549,7 @@ def look_into(path: Path) -> StoreFacts:
     return StoreFacts(len(keys), sum(key.records for key in keys), sum(key.size for key in keys), first, last)
 
 
+_NEWEST_KEY = "SELECT key FROM Cache WHERE raw = 1 ORDER BY rowid DESC LIMIT 1"
 _ALL_KEYS = "SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'text' ORDER BY rowid"
 _ONE_ROW = "SELECT value FROM Cache WHERE raw = 1 ORDER BY rowid {} LIMIT 1"
 

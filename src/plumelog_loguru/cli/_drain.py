@@ -5,6 +5,7 @@ Promises:
 - only parts that nobody owns, and that are meant for the configured destination, are touched;
 - a part is owned while it is drained: other drains and starting sinks share the work, and never a row;
 - it may be killed at any moment: a row is deleted once Redis has it, and else repeated under its identity;
+- a record that Redis refuses does not hold up the others: it is put into the dead letters, and told;
 - an interrupt lets the batch in flight come to its end, so that nothing is in doubt; a second does not wait.
 
 Everything happens in one thread: nobody is kept waiting while a row is read from the disk.
@@ -20,11 +21,30 @@ from dataclasses import dataclass
 
 from .._batch import Batch
 from .._clock import SYSTEM_CLOCK
-from .._delivery import AsyncRedisClient, FailureKind, Sender, full_jitter_delay, import_redis, new_dice
+from .._delivery import (
+    AsyncRedisClient,
+    Failed,
+    FailureKind,
+    Sender,
+    full_jitter_delay,
+    import_redis,
+    new_dice,
+)
+from .._dissection import Settled, Suspected
 from .._ledger import Ledger
 from .._replayer import Replayer
 from .._settings import PlumelogSettings
-from .._spool import CorruptRow, NewerFormat, Part, PartInfo, RowKey, SpoolDirectory, SpooledRow, SpoolError
+from .._spool import (
+    CorruptRow,
+    DeadLetters,
+    NewerFormat,
+    Part,
+    PartInfo,
+    RowKey,
+    SpoolDirectory,
+    SpooledRow,
+    SpoolError,
+)
 
 Tell = Callable[[str], None]
 
@@ -38,6 +58,7 @@ class Drained:
 
     delivered: int
     already_applied: int  # batches
+    dead_lettered: int
     remaining: int  # of the configured destination, or of one that cannot be told, and nobody's
     elsewhere: int  # of other destinations, and nobody's
     living: int  # of the configured destination, and a living process's
@@ -50,7 +71,7 @@ class Drained:
         return {
             "delivered": self.delivered,
             "already_applied": self.already_applied,
-            "dead_lettered": 0,
+            "dead_lettered": self.dead_lettered,
             "remaining": self.remaining,
             "elsewhere": self.elsewhere,
             "seconds": round(self.seconds, 3),
@@ -103,6 +124,7 @@ def drain(
     return Drained(
         delivered=ledger.settled.delivered,
         already_applied=ledger.already_applied,
+        dead_lettered=ledger.settled.dead_lettered,
         remaining=sum(part.records for part in parts if _is_left(part, directory)),
         elsewhere=sum(elsewhere.values()),
         living=sum(
@@ -144,6 +166,9 @@ class Drainer:
         self._tell = tell
         self._progress = progress
         self._dice = new_dice()
+        self._letters = DeadLetters(directory.path, fsync=settings.spool_fsync)
+        self._reasons: set[str] = set()  # for which records became dead letters
+        self._failures = 0  # in a row
         self._tried: set[str] = set()  # ids of parts
         self._not_before = 0.0  # monotonic seconds; what the rate allows
 
@@ -171,6 +196,9 @@ class Drainer:
                     part.remove()  # or close it, if anything is left in it
         finally:
             await client.close()
+        if refused := self.ledger.settled.dead_lettered:
+            reasons = "; ".join(sorted(self._reasons))
+            self.complain(f"{refused} records are refused by Redis ({reasons}): see {self._letters.path}")
         if self.ledger.possibly_doubled:
             self._tell(f"{self.ledger.possibly_doubled} of the records may be in Redis twice")
 
@@ -192,35 +220,48 @@ class Drainer:
 
     async def _drain(self, part: Part, sender: Sender) -> None:
         settings = self._settings
-        rows = _PartRows(part, self.ledger, self.complain)
+        rows = _PartRows(part, self._letters, self.ledger, self.complain)
         replayer = Replayer(
-            rows, sender, ledger=self.ledger, clock=SYSTEM_CLOCK, lane_ttl_seconds=settings.lane_ttl_seconds
+            rows,
+            sender,
+            ledger=self.ledger,
+            clock=SYSTEM_CLOCK,
+            destination=self._directory.destination,
+            retry_count=settings.retry_count,
+            lane_ttl_seconds=settings.lane_ttl_seconds,
         )
-        server = self._directory.destination.server
-        failures = 0  # in a row
+        self._failures = 0
         while (row := await replayer.fetch()) is not None:
             await self._pause(self._not_before - SYSTEM_CLOCK.monotonic())
             if self._stop.is_set():
                 return
             began = SYSTEM_CLOCK.monotonic()
-            failure = await replayer.deliver(row)
-            if failure is None:
-                failures = 0
+            step = await replayer.deliver(row)
+            if isinstance(step, Settled):
+                self._failures = 0
+                self._reasons.update(step.letters)
                 self._note_delivered(row, began)
-            elif failure.kind is FailureKind.REFUSED:
-                self.complain(f"part {part.id} is left: Redis refuses its next batch ({failure.detail})")
-                return
-            elif failure.kind is FailureKind.TRANSIENT and failures < settings.retry_count:
-                failures += 1
-                self._not_before = SYSTEM_CLOCK.monotonic() + full_jitter_delay(
-                    failures,
-                    settings.retry_backoff_base_seconds,
-                    settings.retry_backoff_max_seconds,
-                    self._dice,
-                )
+            elif isinstance(step, (Failed, Suspected)):
+                self._note_failed(step)
             else:
-                self.complain(f"Redis at {server} does not take records ({failure.detail})")
-                self._stop.set()
+                self._failures = 0
+
+    def _note_failed(self, step: Failed | Suspected) -> None:
+        settings, failure = self._settings, step.failure
+        if failure.kind is FailureKind.REFUSED:
+            return  # the next step is another one
+        self._failures += 1
+        lasts = failure.kind is not FailureKind.TRANSIENT or self._failures > settings.retry_count
+        if lasts and isinstance(step, Failed):
+            server = self._directory.destination.server
+            self.complain(f"Redis at {server} does not take records ({failure.detail})")
+            self._stop.set()
+        self._not_before = SYSTEM_CLOCK.monotonic() + full_jitter_delay(
+            step.strikes + 1 if isinstance(step, Suspected) else self._failures,
+            settings.retry_backoff_base_seconds,
+            settings.retry_backoff_max_seconds,
+            self._dice,
+        )
 
     def _note_delivered(self, row: SpooledRow, began: float) -> None:
         delivered = self.ledger.settled.delivered
@@ -257,8 +298,9 @@ class Drainer:
 class _PartRows:
     """The rows of one part, read when they are asked for. What cannot be read ends them, and is told."""
 
-    def __init__(self, part: Part, ledger: Ledger, complain: Tell) -> None:
+    def __init__(self, part: Part, letters: DeadLetters, ledger: Ledger, complain: Tell) -> None:
         self._part = part
+        self._letters = letters
         self._ledger = ledger
         self._complain = complain
         self._cursor: RowKey | None = None
@@ -280,6 +322,17 @@ class _PartRows:
     def restamp(self, row: SpooledRow, batch: Batch) -> None:
         """Write on a row that it was attempted, and when."""
         self._try(lambda: self._part.replace(row.key, batch), "a batch in doubt could not be marked")
+
+    def leave(self, row: SpooledRow) -> None:
+        """A row cannot be settled: it stays, and has been told of."""
+
+    def ask_letters(
+        self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]
+    ) -> None:
+        """Give what ``work`` gives; None if it fails."""
+        answer: list[bool] = []
+        self._try(lambda: answer.append(work(self._letters)), "a record that Redis refuses stays spooled")
+        give(answer[0] if answer else None)
 
     def _next(self) -> SpooledRow | None:
         part = self._part

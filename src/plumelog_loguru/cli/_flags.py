@@ -138,13 +138,17 @@ def _metavar(field: FieldInfo) -> str:
     kinds = get_args(field.annotation)
     if get_origin(field.annotation) is Literal:
         return "|".join(kinds)
+    if field.annotation is bool:
+        return "true|false"
     if field.annotation in (int, float):
         return "N" if field.annotation is int else "SECONDS"
     return "PATH" if Path in kinds else "TEXT"
 
 
 def _default(field: FieldInfo) -> str | None:
-    return None if field.default_factory or field.default is None else f"default {field.default}"
+    if field.default_factory or field.default is None:
+        return None
+    return "default " + (str(field.default).lower() if field.annotation is bool else str(field.default))
 
 
 def _positive(text: str) -> int:

@@ -14,7 +14,7 @@ from datetime import datetime
 from .._clock import SYSTEM_CLOCK
 from .._delivery import AsyncRedisClient, Failed, Healthy, Sender, import_redis
 from .._settings import PlumelogSettings
-from .._spool import PartInfo, SpoolDirectory
+from .._spool import DeadLetters, PartInfo, SpoolDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Status:
 
     directory: SpoolDirectory
     parts: list[PartInfo]
+    letters: DeadLetters
+    dead_letters: int
     redis: Healthy | Failed
 
     @property
@@ -56,6 +58,8 @@ class Status:
                 yield part.problem
             if part.quarantined:
                 yield f"part {part.id} has {part.quarantined} files in quarantine that could not be read"
+        if self.dead_letters:
+            yield f"{self.dead_letters} records that Redis refuses lie in {self.letters.path}"
 
     def to_json(self) -> dict[str, object]:
         """What ``--json`` prints."""
@@ -75,7 +79,7 @@ class Status:
                 }
                 for part in self.parts
             ],
-            "dead_letters": 0,
+            "dead_letters": self.dead_letters,
             "quarantined": self.quarantined,
             "redis": {
                 "healthy": self.error is None,
@@ -97,6 +101,7 @@ class Status:
         for part in self.parts:
             destination = part.destination or "an unknown destination"
             yield f"part        {part.id}  owner {part.owner}  {part.records} records for {destination}"
+        yield f"letters     {self.dead_letters} records that Redis refuses"
         yield f"quarantine  {self.quarantined} files"
         healthy = (
             f"takes records, {self.redis.list_length} in the list"
@@ -113,8 +118,10 @@ def look(settings: PlumelogSettings, directory: SpoolDirectory, tell: Callable[[
         SpoolError: the directory is missing, or cannot be read.
     """
     parts = directory.survey()
+    letters = DeadLetters(directory.path)
+    dead_letters = len(letters.names())
     import_redis()
-    return Status(directory, parts, asyncio.run(_probe(settings, tell)))
+    return Status(directory, parts, letters, dead_letters, asyncio.run(_probe(settings, tell)))
 
 
 async def _probe(settings: PlumelogSettings, tell: Callable[[str], None]) -> Healthy | Failed:

@@ -1,0 +1,128 @@
+"""The journal in use, and earlier ones whose frames are still on their way.
+
+A frame names its journal by a key, so that each run finds its own. Records that never went through a journal
+pass by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from .._batch import AttemptedBy, BatchId
+from ._format import HEAD, MAGIC, JournalError, Run, key_of
+from ._journal import Journal
+
+
+class Journals:
+    """All journals of one owner that may have something left to settle."""
+
+    def __init__(self) -> None:
+        self.current: Journal | None = None
+        self._by_key: dict[int, Journal] = {}
+        self._tails: dict[int, int] = {}
+
+    def use(self, journal: Journal | None) -> None:
+        """Let this one be current, or none; callers keep out meanwhile. The one before stays until it is clear."""
+        if journal is not None:
+            self._by_key[journal.key] = journal
+        self.current = journal
+
+    def cut(self, runs: Sequence[Run], batch_id: BatchId, attempted_by: AttemptedBy, at_ms: int) -> None:
+        """Write down which batch these frames are, each in its journal.
+
+        Never raises: where a disk fails, records that are delivered and may come twice after a crash are better
+        than records that wait.
+        """
+        for journal, own in self._sorted(runs):
+            with suppress(JournalError):
+                journal.cut(own, batch_id, attempted_by, at_ms)
+
+    def settle(self, runs: Sequence[Run]) -> None:
+        """Write down that these frames are needed no more, each in its journal. Never raises."""
+        for journal, own in self._sorted(runs):
+            journal.settle(own)
+
+    def advance(self) -> list[Journal]:
+        """Give room back; returns the earlier journals that are clear now, for the caller to remove."""
+        clear: list[Journal] = []
+        for journal in list(self._by_key.values()):
+            journal.advance()
+            if journal.is_clear and journal is not self.current:
+                del self._by_key[journal.key]
+                clear.append(journal)
+        return clear
+
+    def strays(self, in_flight: Iterable[Run], *, everything: bool = False) -> list[bytes]:
+        """Find the frames of all journals that are nowhere else.
+
+        Args:
+            in_flight: the runs of everything that is on its way.
+            everything: no caller can come any more: look behind the newest of them too.
+        """
+        in_flight = list(in_flight)
+        return [
+            frame
+            for journal in list(self._by_key.values())
+            for frame in journal.strays(
+                in_flight, upto=journal.head if everything or journal is not self.current else None
+            )
+        ]
+
+    @property
+    def half_full(self) -> bool:
+        """Whether what waits long in the current journal has to go elsewhere."""
+        return self.current is not None and self.current.half_full
+
+    @property
+    def any_fetched(self) -> bool:
+        """Whether ``strays`` has ever found a frame."""
+        return any(journal.fetched for journal in self._by_key.values())
+
+    def is_stuck(self) -> bool:
+        """Whether the tail of a journal stands where it stood when this was last asked."""
+        tails = {key: journal.tail for key, journal in self._by_key.items() if not journal.is_clear}
+        stuck = any(self._tails.get(key) == tail for key, tail in tails.items())
+        self._tails = tails
+        return stuck
+
+    def holds(self, items: Sequence[bytes]) -> bool:
+        """Whether all of these records are in the current journal."""
+        current = self.current
+        return current is not None and all(key_of(item) == current.key for item in items)
+
+    def holds_runs(self, runs: Sequence[Run]) -> bool:
+        """Whether there are any runs, and all of them are in the current journal."""
+        current = self.current
+        return current is not None and bool(runs) and all(run.key == current.key for run in runs)
+
+    def was_fetched(self, item: bytes) -> bool:
+        """Whether ``strays`` has given this frame out already, before its own caller came with it."""
+        if item[:4] != MAGIC:
+            return False
+        _, _, key, position, _ = HEAD.unpack_from(item)
+        journal = self._by_key.get(key)
+        return journal is not None and position in journal.fetched
+
+    def close(self) -> None:
+        """Let go of all files. One that is clear is removed; what another holds is for its next owner."""
+        self.current = None
+        while self._by_key:
+            journal = self._by_key.popitem()[1]
+            journal.advance()
+            if journal.is_clear:
+                journal.remove()
+            else:
+                journal.close()
+
+    def forget_in_child(self) -> None:
+        """Let go of the parent's files after a fork, without a write to them."""
+        self.current = None
+        while self._by_key:
+            self._by_key.popitem()[1].forget_in_child()
+
+    def _sorted(self, runs: Sequence[Run]) -> list[tuple[Journal, list[Run]]]:
+        found: dict[int, list[Run]] = {}
+        for run in runs:
+            found.setdefault(run.key, []).append(run)
+        return [(self._by_key[key], own) for key, own in found.items() if key in self._by_key]
