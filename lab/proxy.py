@@ -181,6 +181,17 @@ class HeldRequests(Fault):
         return released
 
 
+class _ResetRequests(Fault):
+    """The connection is reset when certain bytes come along; the server never sees the whole request."""
+
+    def on_request(self, link: _Link, data: bytes) -> _Decision:
+        if not self._aims_at(link, data):
+            return _Decision(data)
+        self._happen()
+        link.reset()
+        return _Decision(b"")
+
+
 class _BlackHole(Fault):
     """Connections are taken, and every byte in either direction disappears."""
 
@@ -342,6 +353,15 @@ class FaultProxy:
             after: only from the first request with these bytes on.
         """
         return self._order(HeldRequests(self, times=times, after=after))
+
+    def reset_requests(self, *, times: int | None = None, after: bytes = b"") -> Fault:
+        """Reset the connection instead of passing a request on, as firewalls do that read what passes.
+
+        Args:
+            times: how many connections are reset; None is every one.
+            after: only those on which a request with these bytes arrives.
+        """
+        return self._order(_ResetRequests(times=times, after=after))
 
     def black_hole(self) -> Fault:
         """Take connections and lose every byte. `heal` resets the connections that lost some."""

@@ -53,7 +53,9 @@ class FakeSource:
         self.restamped: list[tuple[SpooledRow, Batch]] = []
         self.left: list[SpooledRow] = []
 
-    def request_row(self, give: Callable[[SpooledRow | None], None]) -> None:
+    def request_row(
+        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
+    ) -> None:
         self.asked += 1
         row = self.rows.pop(0) if self.rows else None
         if self.held is None:
@@ -78,6 +80,8 @@ class FakeSource:
 
 class FakeSender:
     """Answers from a list, then always that the batch is applied."""
+
+    attempts_by = AttemptedBy.SCRIPT
 
     def __init__(self, *answers: Outcome) -> None:
         self.answers = list(answers)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ._batch import Batch
+from ._batch import AttemptedBy
 from ._clock import Clock
 from ._delivery import Sender
 from ._destination import Destination
@@ -26,7 +27,11 @@ _READ_SECONDS = 0.2
 class RowSource(Disk, Protocol):
     """Where rows come from: the spool thread."""
 
-    def request_row(self, give: Callable[[SpooledRow | None], None]) -> None: ...
+    def request_row(
+        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
+    ) -> None:
+        """Give the next row, or None; it will be attempted in this way."""
+        ...
 
     def acknowledge(self, row: SpooledRow) -> None: ...
 
@@ -134,7 +139,7 @@ class Replayer:
             if not future.done():
                 future.set_result(row)
 
-        self._source.request_row(give)
+        self._source.request_row(give, attempted_by=self._sender.attempts_by)
         return future
 
     def _book(self, row: SpooledRow, settled: Settled) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
@@ -29,6 +29,9 @@ from lab.servers import HOST, RedisServer
 from tests.crash.calls import CallBook
 from tests.crash.victim import Orders
 from tests.scale import ALL_ROUNDS, ROUNDS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,8 +120,9 @@ class Scene:
         self._processes: list[subprocess.Popen[str]] = []
         self._storm: tuple[threading.Event, threading.Thread] | None = None
         path.mkdir()
+        (path / "stderr").touch()
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> Self:
         self.proxy.start()
         return self
 
@@ -135,9 +139,7 @@ class Scene:
 
     # ---------------------------------------------------------------- processes
 
-    def run(
-        self, *words: str, before: Sequence[str] = (), **variables: str
-    ) -> subprocess.Popen[str]:
+    def run(self, *words: str, before: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
         """Start a Python program of the scene.
 
         Args:
@@ -183,7 +185,7 @@ class Scene:
 
     def start_drain(self, *, before: Sequence[str] = (), key: str | None = None) -> subprocess.Popen[str]:
         """Start the real command."""
-        words = ("-m", "plumelog_loguru.cli", "drain", "--json")
+        words = ("-m", "plumelog_loguru.cli", "drain", "--json", "--debug")
         return self.run(*words, before=before, REDIS_KEY=key or self.key)
 
     # ---------------------------------------------------------------- the network

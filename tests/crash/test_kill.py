@@ -31,7 +31,12 @@ def _kill_some(scene: Scene) -> int:
     dice, kills = scene.dice, 1
     scene.set_weather()
     threads = dice.randint(1, 4)
-    victim = scene.start_victim(threads=threads, settings={"queue_max_size": dice.choice([10_000, 30])})
+    victim = scene.start_victim(
+        threads=threads,
+        settings={"queue_max_size": dice.choice([10_000, 30])},
+        journal_bytes=dice.choice([0, 1 << 17]),  # the smaller one goes round several times
+        journal_mapped=dice.choice([True, False]),
+    )
     victim.wait_for(dice.choice([1, dice.randrange(1, 100), dice.randrange(100, 190 * threads)]))
     time.sleep(dice.uniform(0, 0.02))
     victim.kill()

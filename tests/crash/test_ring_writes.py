@@ -1,4 +1,4 @@
-"""A process killed between two writes into the journal's ring, and in the middle of one: no system call tells."""
+"""A process killed between two writes into the journal's ring, and half-way: no system call tells of them."""
 
 from __future__ import annotations
 

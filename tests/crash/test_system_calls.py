@@ -11,7 +11,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import Popen
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +21,8 @@ from tests.crash.scene import Scene, draw_seeds, takes_long
 from tests.scale import scaled
 
 pytestmark = [takes_long, pytest.mark.needs_strace]
+
+Act = Callable[[Scene, tuple[str, ...]], int]
 
 _NEW_PART = "5" * 16
 _CALL = re.compile(r"(?P<thread>\d+) +(?P<call>\w+)\(.*")
@@ -97,7 +98,7 @@ def _drain(scene: Scene, before: tuple[str, ...]) -> int:
 
 @pytest.mark.parametrize("act", [_begin, _live, _drain])
 def test_a_process_killed_at_any_system_call_on_the_spool_loses_nothing(
-    make_scene: MakeScene, redis_server: RedisServer, tmp_path: Path, act: Callable[[Scene, tuple[str, ...]], int]
+    make_scene: MakeScene, redis_server: RedisServer, tmp_path: Path, act: Act
 ) -> None:
     """Whichever call it is that is never carried out: after a drain all owed is there, once."""
     (seed,) = draw_seeds(1)

@@ -6,8 +6,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.crash.conftest import MakeScene
 from tests.crash.scene import Scene, draw_seeds, takes_long
 from tests.scale import scaled
@@ -27,7 +25,7 @@ def _leave_parts(scene: Scene, count: int, *, records: int = 60, key: str | None
 
 
 def test_four_drains_beside_two_sinks(make_scene: MakeScene) -> None:
-    """Drains that are killed at random share the parts of the dead with sinks that live: all is there, once."""
+    """Drains that are killed at random share the parts of the dead with living sinks: all is there, once."""
     for seed in draw_seeds(scaled(2, 20)):
         with make_scene(seed) as scene:
             _leave_parts(scene, 4)
@@ -50,7 +48,7 @@ def test_four_drains_beside_two_sinks(make_scene: MakeScene) -> None:
 
 
 def test_a_stopped_owner_is_not_robbed(make_scene: MakeScene) -> None:
-    """A sink and a drain run beside a process whose time stands still; when it goes on, all is there, once."""
+    """A sink and a drain run beside a process whose time stands still; it goes on, and all is there, once."""
     for seed in draw_seeds(scaled(1, 10)):
         with make_scene(seed) as scene:
             scene.proxy.refuse()

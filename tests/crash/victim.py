@@ -1,6 +1,6 @@
 """The program that is killed: threads log numbered records through Loguru, and keep book of what returned.
 
-    python -m tests.crash.victim '<its orders, as JSON>'
+python -m tests.crash.victim '<its orders, as JSON>'
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import orjson
 from loguru import logger
 
 from plumelog_loguru import DurableRedisSink
-from plumelog_loguru._journal import Journal, _journal
+from plumelog_loguru._journal import Journal, _file, _journal
 from plumelog_loguru._spool._keeper import KeeperState
 from tests.crash.calls import CallBook
 
@@ -50,7 +51,7 @@ class Orders:
     starve_at: int = 0  # one thread alone logs, from this record on without memory, and kills itself
     journal_bytes: int = 0  # of its ring; 0: as usual
     journal_mapped: bool | None = None  # None: as the file system allows
-    die_at_write: int = 0  # at the n-th write into the ring, which is no system call; 0: never
+    die_at_write: int = -1  # at the n-th write into the ring, which is no system call; 0: only count them
     die_half_way: bool = False  # in the middle of it, else before
     new_part: str = ""  # 16 hex digits: what a new part is called, so that its files can be traced
 
@@ -76,8 +77,7 @@ def main() -> None:
     logger.add(sink, format="{message}")
     if orders.starve_at:
         _make_orjson_raise()
-        # In a thread of its own, whose stack needs no more room: where that of the first thread cannot grow, the
-        # process ends at once.
+        # In a thread of its own: where the stack of the first one cannot grow, the process ends at once.
         starving = threading.Thread(target=_log_starving, args=(orders, book, sink))
         starving.start()
         starving.join()
@@ -140,14 +140,14 @@ def _log_starving(orders: Orders, book: CallBook, sink: DurableRedisSink) -> Non
 
 
 def _make_orjson_raise() -> None:
-    """orjson does not check its allocations: where they fail it takes the process with it, and the test too soon."""
+    """orjson does not check every allocation: where one fails the process ends, and the test too soon."""
     dumps = orjson.dumps
 
     def checked(value: Any) -> bytes:
         bytes(1 << 16)
         return dumps(value)
 
-    orjson.dumps = checked
+    patch.object(orjson, "dumps", checked).start()
 
 
 def _take_all_memory(taken: list[bytearray]) -> None:
@@ -176,12 +176,12 @@ def _tamper_with_journals(orders: Orders) -> Iterator[int]:
         return as_usual(path, orders.journal_bytes or capacity, mapped=orders.journal_mapped)
 
     def make_file(path: Path, size: int, mapped: bool | None) -> tuple[Any, Any]:
-        ring, file = make_file_as_usual(path, size, mapped)
-        return _MortalRing(ring, numbers, orders), file
+        ring, file = _file.make_file(path, size, mapped)
+        return _MortalRing(ring, numbers, orders) if orders.die_at_write >= 0 else ring, file
 
-    as_usual, make_file_as_usual = Journal.create, _journal.make_file
-    Journal.create = create
-    _journal.make_file = make_file
+    as_usual = Journal.create
+    patch.object(Journal, "create", create).start()
+    patch.object(_journal, "make_file", make_file).start()
     return numbers
 
 
@@ -210,7 +210,8 @@ class _MortalRing:
 def _name_new_parts(name: str) -> None:
     """A part draws its name; everything else that is drawn is longer."""
     drawn = os.urandom
-    os.urandom = lambda size: bytes.fromhex(name) if size == len(name) // 2 else drawn(size)
+    known = bytes.fromhex(name)
+    patch.object(os, "urandom", lambda size: known if size == len(known) else drawn(size)).start()
 
 
 if __name__ == "__main__":

@@ -177,6 +177,19 @@ def test_release_says_when_there_was_nothing_to_hold(proxy: FaultProxy) -> None:
         proxy.hold_requests().release(timeout=0)
 
 
+def test_a_request_that_says_a_certain_thing_is_reset(proxy: FaultProxy, redis_server: RedisServer) -> None:
+    """The sender sees a reset, the server never a whole request, and other requests pass."""
+    fault = proxy.reset_requests(after=b"forbidden")
+    with dial(proxy) as client:
+        client.sendall(b"SET key forb")
+        with pytest.raises(ConnectionResetError):
+            ask(client, b"idden\r\n")
+    assert fault.count == 1
+    assert redis_server.cli("EXISTS", "key") == 0
+    with dial(proxy) as client:
+        assert ask(client, b"SET key allowed\r\n") == b"+OK\r\n"
+
+
 def test_a_black_hole_takes_everything_and_gives_nothing(
     proxy: FaultProxy, redis_server: RedisServer
 ) -> None:

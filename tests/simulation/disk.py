@@ -7,6 +7,7 @@ the name of its owner. A write may fail before it was done or after, and the pro
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from plumelog_loguru._batch import BatchId
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import DeadLetter
-from plumelog_loguru._spool._part import Part
+from plumelog_loguru._spool._files import Footprint
+from plumelog_loguru._spool._part import Part, PartOptions
 from plumelog_loguru._spool._row import CorruptRow, decode_row
 from plumelog_loguru._spool._store import RowKey, SpoolError, SpoolVanished
 
@@ -28,6 +30,7 @@ class Files:
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: dict[RowKey, bytes] = {}  # in the order of their keys
+        self.marks: dict[str, dict[str, int | str]] = {}
         self.owner: Process | None = None
         self.replaced = 0  # how often somebody deleted the database
 
@@ -103,15 +106,20 @@ class SimulatedStore:
         self._disk = process.world.disk
         self._replaced = files.replaced
         self._newest = max((key.counter for key in files.rows), default=0)
-        self.batches = len(files.rows)
-        self.records = sum(key.records for key in files.rows)
-        self.bytes = sum(key.size for key in files.rows)
+        self.batches = self.records = self.bytes = self.age_ms = 0
+        self.bytes_by_level: Counter[str | None] = Counter()
+        for key in files.rows:
+            self._count(key, 1)
         self._unwritten: set[RowKey] = set()
         self._passed: set[RowKey] = set()
 
-    def new_key(self, records: int, size: int) -> RowKey:
+    def newest(self) -> RowKey | None:
+        self._disk.check_read(self._process)
+        return max(self._files.rows, default=None)
+
+    def new_key(self, records: int, size: int, level: str, age_ms: int) -> RowKey:
         self._newest += 1
-        key = RowKey(self._newest, records, size)
+        key = RowKey(self._newest, records, size, level, age_ms)
         self._unwritten.add(key)
         return key
 
@@ -168,6 +176,7 @@ class SimulatedStore:
         self.batches += sign
         self.records += sign * key.records
         self.bytes += sign * key.size
+        self.bytes_by_level[key.level] += sign * key.size
 
     def _check_still_ours(self) -> None:
         if self._files.replaced != self._replaced:
@@ -177,7 +186,7 @@ class SimulatedStore:
 class SimulatedLetters:
     """Stands for the library's `DeadLetters`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fsync: bool) -> None:
         from .world import PROCESS
 
         self._process: Process = PROCESS.get()
@@ -208,16 +217,31 @@ class SimulatedLetters:
 class SimulatedPart(Part):
     """The real part, on a simulated database and under a simulated lock."""
 
-    def __init__(self, files: Files, process: Process, destination: Destination) -> None:
+    def __init__(self, files: Files, process: Process, destination: Destination, opened: bool) -> None:
         self._files = files
         self._process = process
         files.owner = process
-        super().__init__(Path(f"/simulated/part-{files.name}"), destination, _Lock(files))  # type: ignore[arg-type]
+        super().__init__(
+            Path(f"/simulated/part-{files.name}"),
+            destination,
+            _Lock(files),  # type: ignore[arg-type]
+            options=PartOptions(clock=process.world.clock),
+            opened=opened,
+        )
 
     def _open_store(self) -> Any:
         return SimulatedStore(self._files, self._process)
 
     _new_store = _open_store
+
+    def _mark(self, name: str) -> Any:
+        return _Mark(self._files.marks, name)
+
+    def footprint(self) -> Footprint:
+        return Footprint(self.bytes)
+
+    def journals(self) -> list[Path]:
+        return []
 
     def quarantine(self, key: RowKey) -> None:
         try:
@@ -227,11 +251,26 @@ class SimulatedPart(Part):
         self._forget(key)
 
     def remove(self) -> bool:
-        empty = self.empty
+        empty = not self._files.rows
         if empty:
             self._process.world.disk.parts.pop(self._files.name, None)
         self._lock.release()
         return empty
+
+
+class _Mark:
+    def __init__(self, marks: dict[str, dict[str, int | str]], name: str) -> None:
+        self._marks = marks
+        self._name = name
+
+    def read(self) -> dict[str, int | str]:
+        return self._marks.get(self._name, {})
+
+    def write(self, **facts: int | str) -> None:
+        self._marks[self._name] = facts
+
+    def remove(self) -> None:
+        self._marks.pop(self._name, None)
 
 
 class _Lock:
@@ -245,7 +284,7 @@ class _Lock:
 class SimulatedDirectory:
     """Stands for the library's `SpoolDirectory`."""
 
-    def __init__(self, path: Path, destination: Destination) -> None:
+    def __init__(self, path: Path, destination: Destination, options: PartOptions) -> None:
         from .world import PROCESS
 
         self.destination = destination
@@ -263,24 +302,30 @@ class SimulatedDirectory:
     def elsewhere(self) -> dict[Destination, int]:
         return {}
 
-    def take_or_create(self) -> Part:
-        part = self.take_free()
+    def footprint(self, without: Collection[str]) -> Footprint:
+        return Footprint()
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def take_or_create(self, *, opened: bool = True) -> Part:
+        part = self.take_free(opened=opened)
         if part is None:
             self._process.may_die("before it made a part")
             self._disk.made += 1
             files = Files(f"{self._disk.made:016x}")
             self._disk.parts[files.name] = files
-            part = SimulatedPart(files, self._process, self.destination)
+            part = SimulatedPart(files, self._process, self.destination, opened)
         return part
 
-    def take_free(self, exclude: Collection[str] = ()) -> Part | None:
+    def take_free(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part | None:
         free = [f for f in self._disk.parts.values() if f.owner is None and f.name not in exclude]
         if not free:
             return None
         files = self._process.world.dice.choice(free)
         self._process.world.adopted += bool(files.rows)
         self._process.world.tell(f"{self._process} takes over part {files.name[-4:]}, {len(files.rows)} rows")
-        return SimulatedPart(files, self._process, self.destination)
+        return SimulatedPart(files, self._process, self.destination, opened)
 
 
 def _described(row: bytes) -> str:

@@ -611,6 +611,7 @@ def some_settings(number: int) -> PlumelogSettings:
         app_name="simulated",
         env="test",
         redis_host="simulated",
+        durability="memory",
         spool_dir=Path("/simulated"),
         batch_size=dice.choice((1, 3, 20)),
         batch_interval_seconds=dice.choice((0.05, 0.5)),

@@ -37,6 +37,11 @@ class Sender:
         self._report = report
         self._scripts_have_worked = False
 
+    @property
+    def attempts_by(self) -> AttemptedBy:
+        """How a batch is attempted now that never was."""
+        return AttemptedBy.SCRIPT if self.delivery == "exactly_once" else AttemptedBy.PLAIN
+
     def stamped(self, batch: Batch) -> Batch:
         """The batch as it is once it has been attempted now: in doubt, and since when."""
         # What a script may have done stays in doubt, whatever was not tried since.

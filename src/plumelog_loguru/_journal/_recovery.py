@@ -304,7 +304,7 @@ class DeadJournal:
                 self.corrupt.append(CorruptStretch(position, data, records))
         # A cut that cannot be read may have had any number up to here. A number given twice would be taken
         # for applied already.
-        lost = self._capacity // VALUE_OFFSET if damaged or self.corrupt else 0
+        lost = self._capacity // VALUE_OFFSET if damaged or self.corrupt or self._is_short() else 0
         self._next_seq = highest + 1 + lost
 
     def _is_short(self) -> bool:
@@ -404,17 +404,21 @@ def _read(path: Path, descriptor: int) -> tuple[Header, int, bytes]:
         ring = _read_all(descriptor, HEADER_BYTES, found.st_size - HEADER_BYTES)
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be read ({error.strerror})") from error
-    if not any(ring) and (ring or not any(head)):
-        return Header(0, LEAST_CAPACITY, ""), 0, b""  # its maker died before the first record
     try:
         header, tail = decode_header(head)
     except NewerJournal as error:
         raise NewerJournal(f"the journal {path} is of a later version: {error}") from None
     except JournalDamaged as error:
+        if _is_empty(ring) and (ring or _is_empty(head)):
+            return Header(0, LEAST_CAPACITY, ""), 0, b""  # its maker died before the first record
         raise JournalDamaged(f"the journal {path} cannot be read: {error}") from None
     if not ring:
         raise JournalDamaged(f"the journal {path} cannot be read: it is cut off")
     return header, tail, ring[: header.capacity]
+
+
+def _is_empty(data: bytes) -> bool:
+    return data.count(0) == len(data)
 
 
 def _read_all(descriptor: int, at: int, size: int) -> bytes:

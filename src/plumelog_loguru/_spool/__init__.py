@@ -4,6 +4,7 @@
     store      rows in order, in a diskcache directory
     lock       who owns a part
     part       the share of the directory that one living process owns
+    recovery   what an owner had in memory when it died, into the rows of its part
     directory  all parts, of all processes
     dead_letters  records that Redis refuses, one file each
 
@@ -21,6 +22,7 @@ from ._keeper import KeeperOptions as KeeperOptions
 from ._keeper import SpooledRow as SpooledRow
 from ._keeper import SpoolKeeper as SpoolKeeper
 from ._part import Part as Part
+from ._recovery import Recovery as Recovery
 from ._row import CorruptRow as CorruptRow
 from ._row import NewerFormat as NewerFormat
 from ._row import dt_time_ms as dt_time_ms

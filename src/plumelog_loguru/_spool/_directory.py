@@ -18,15 +18,16 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from .._destination import Destination
+from .._journal import JournalError, look_at
 from .._mounts import file_system_in, read_mountinfo
 from ._files import Footprint, footprint_of, sync_directory
 from ._lock import LOCKS, is_held
-from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, read_destination
+from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, journals_in, read_destination
 from ._store import SpoolError, StoreFacts, look_into
 
 _PART = re.compile("part-[0-9a-f]{16}")
@@ -215,7 +216,7 @@ class SpoolDirectory:
 def _look_at(path: Path) -> PartInfo:
     # Asked before and after: what an owner removes while we look must not seem to have been left behind.
     held = is_held(path / LOCK)
-    facts, problem, forbidden = StoreFacts(0, 0, 0, None, None), None, False
+    facts, problem, forbidden = StoreFacts(0, 0, 0), None, False
     try:
         os.listdir(path)
         if os.path.lexists(path / SPOOL):  # else its maker ended before it had one
@@ -227,6 +228,10 @@ def _look_at(path: Path) -> PartInfo:
         problem = f"the part {path} cannot be read ({error.strerror}); {_RIGHTS_CURE}"
     except OSError:
         pass  # gone, or no directory
+    dead = not (held or is_held(path / LOCK))
+    if dead:
+        facts, journal_problem = _with_journals(path, facts)
+        problem = problem or journal_problem
     if facts.records and not _is_file(path / LOCK):
         problem = problem or (
             f"nobody takes over {path} without the file {LOCK!r} in it: make an empty one once its process "
@@ -240,17 +245,37 @@ def _look_at(path: Path) -> PartInfo:
         quarantined = len(os.listdir(path / QUARANTINE))
     return PartInfo(
         id=path.name.removeprefix("part-"),
-        owner="live" if held or is_held(path / LOCK) else "dead",
+        owner="dead" if dead and not is_held(path / LOCK) else "live",
         destination=destination,
         batches=facts.batches,
         records=facts.records,
         bytes=facts.bytes,
-        oldest_ms=facts.first.first_ms or None if facts.first else None,
-        newest_ms=facts.last.last_ms or None if facts.last else None,
+        oldest_ms=facts.first_ms,
+        newest_ms=facts.last_ms,
         quarantined=quarantined,
         problem=problem,
         forbidden=forbidden,
     )
+
+
+def _with_journals(path: Path, facts: StoreFacts) -> tuple[StoreFacts, str | None]:
+    """Add what an owner had in memory when it died. The journal of one that lives is no business of others."""
+    problem = None
+    with suppress(OSError):
+        for journal in journals_in(path):
+            try:
+                found = look_at(journal)
+            except JournalError as error:
+                problem = str(error)
+                continue
+            facts = replace(
+                facts,
+                records=facts.records + found.records,
+                bytes=facts.bytes + found.bytes,
+                first_ms=facts.first_ms or found.first_ms,
+                last_ms=found.last_ms or facts.last_ms,
+            )
+    return facts, problem
 
 
 def _is_file(path: Path) -> bool:

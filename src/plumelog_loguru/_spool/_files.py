@@ -42,7 +42,7 @@ def footprint_of(path: Path) -> Footprint:
         if not stat.S_ISDIR(found.st_mode):
             return Footprint(fixed=found.st_size)
     for name, size in _sizes(path):
-        if name == "spool/cache.db" or name.startswith("quarantine/"):
+        if name == "spool/cache.db":
             rows += size
         else:
             fixed += size

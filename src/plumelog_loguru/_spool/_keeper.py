@@ -152,12 +152,12 @@ class SpoolKeeper:
         self._letters = (
             DeadLetters(options.spool_dir, fsync=options.fsync) if options.spool_dir is not None else None
         )
-        self._attempted_by = AttemptedBy.SCRIPT  # how rows are delivered
         self._adopt_at = 0.0
         self._close_at: float | None = None
         self._ended = threading.Event()
         self._quota = Quota(
             Limits(options.max_bytes, options.full_policy, options.min_free_bytes, options.max_age_seconds),
+            parts=self._parts,
             keep=lambda part, key: (part.id, key) in self._handed_out or self._writer.is_at(part, key),
             tell_loss=self._tell_loss,
             tell_broken=self._begin_anew,
@@ -168,7 +168,7 @@ class SpoolKeeper:
         self._expire_at = 0.0
         self._writer = SpoolWriter(
             listener=listener,
-            make_room=lambda own, batch: self._quota.make_room(self._parts(own), batch),
+            make_room=self._quota.make_room,
             refuses=options.full_policy != "block",
             post=post,
             report=report,
@@ -217,13 +217,21 @@ class SpoolKeeper:
                 self._offered_by_callers += size_bytes
         self._inbox.put(block)
 
-    def request_row(self, give: Callable[[SpooledRow | None], None]) -> None:
-        """Have ``give`` called, in the loop thread, with the next row to deliver, or with None."""
+    def request_row(
+        self,
+        give: Callable[[SpooledRow | None], None],
+        *,
+        attempted_by: AttemptedBy = AttemptedBy.SCRIPT,
+    ) -> None:
+        """Have ``give`` called, in the loop thread, with the next row to deliver, or with None.
+
+        Should this process be killed, the row counts as attempted in this way.
+        """
 
         def work() -> None:
             row = None
             try:
-                row = self._next_row()
+                row = self._next_row(attempted_by)
             finally:
                 self._post(lambda: give(row))
 
@@ -237,14 +245,6 @@ class SpoolKeeper:
             self._handed_out.clear()
             self._left.clear()
             self._quota.search_anew()
-
-        self._inbox.put(work)
-
-    def attempt_by(self, attempted_by: AttemptedBy) -> None:
-        """Rows that are handed out from now on are delivered in this way."""
-
-        def work() -> None:
-            self._attempted_by = attempted_by
 
         self._inbox.put(work)
 
@@ -567,9 +567,9 @@ class SpoolKeeper:
             self.last_error = self._writer.last_error
         self.state = KeeperState.FAILING if self._writer.failing else KeeperState.READY
 
-    def _parts(self, own: Part | None) -> list[Part]:
+    def _parts(self) -> list[Part]:
         """What is ours and open, in the order in which it is delivered."""
-        return [part for part in (self._adopted, own) if part is not None]
+        return [part for part in (self._adopted, self._own) if part is not None]
 
     def _tell_loss(self, part: Part, records: int, reason: str, first_ms: int, last_ms: int) -> None:
         if part is self._adopted or self._adopted is None:
@@ -585,7 +585,7 @@ class SpoolKeeper:
         if now < self._expire_at or self._close_at is not None:
             return
         try:
-            left = self._quota.expire(self._parts(self._own))
+            left = self._quota.expire()
         except (SpoolError, OSError) as error:
             self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
             left = None
@@ -598,13 +598,13 @@ class SpoolKeeper:
 
     # --- delivering
 
-    def _next_row(self) -> SpooledRow | None:
+    def _next_row(self, attempted_by: AttemptedBy) -> SpooledRow | None:
         """The next row that was not handed out yet; a part of the dead goes first."""
         for part in (self._adopted, self._own):
             if part is None:
                 continue
             try:
-                if (row := self._read_on(part)) is not None:
+                if (row := self._read_on(part, attempted_by)) is not None:
                     return row
             except (SpoolVanished, SpoolDamaged) as error:
                 self._begin_anew(part, error)
@@ -617,7 +617,7 @@ class SpoolKeeper:
             self.oldest_ms = 0
         return None
 
-    def _read_on(self, part: Part) -> SpooledRow | None:
+    def _read_on(self, part: Part, attempted_by: AttemptedBy) -> SpooledRow | None:
         """The part's next row; damaged ones are put aside and passed by.
 
         Nothing else is passed by: a later row of the same lane, once delivered, would make Redis take the one
@@ -632,7 +632,7 @@ class SpoolKeeper:
                 continue
             with self.sqlite_lock:
                 try:
-                    row = part.hand_out(key, self._attempted_by)
+                    row = part.hand_out(key, attempted_by)
                 except NewerFormat as error:
                     self._report("spool-newer", f"{error}; it and what follows is left for a newer version")
                     return None
@@ -642,6 +642,8 @@ class SpoolKeeper:
             if row is not None and self._writer.is_writing(row.batch):
                 return None  # its write failed and yet was done: it is told of before it is handed out
             self._cursor[part.id] = max(key, self._cursor.get(part.id, key))
+            if self._left and self._left[0][1:] == (part.id, key):
+                self._left.popleft()
             if row is not None:
                 self._handed_out.add((part.id, key))
                 self.oldest_ms = row.first_ms
@@ -652,7 +654,7 @@ class SpoolKeeper:
 
     def _left_row_of(self, part: Part) -> RowKey | None:
         if self._left and self._left[0][1] == part.id and self._left[0][0] <= time.monotonic():
-            return self._left.popleft()[2]
+            return self._left[0][2]
         return None
 
     def _leave(self, row: SpooledRow) -> None:

@@ -252,8 +252,7 @@ class Part:
         log_to_come = max(0, LOG_BYTES - log)
         return Footprint(
             rows,
-            # Quarantine is no longer rows; and the database is what it is when empty.
-            seen.fixed + max(0, seen.rows - database) + log_to_come + self._ballast.missing_bytes,
+            seen.fixed + self._store.empty_bytes + log_to_come + self._ballast.missing_bytes,
             max(0, rows - database) + log_to_come + self._ballast.missing_bytes,
         )
 
@@ -270,8 +269,7 @@ class Part:
 
     def journals(self) -> list[Path]:
         """The journals in this part, oldest first."""
-        numbered = [(_journal_number(name), self.path / name) for name in os.listdir(self.path)]
-        return [path for number, path in sorted(numbered) if number]
+        return journals_in(self.path)
 
     def new_journal_path(self) -> Path:
         """Where this owner's journal belongs: behind all that are there."""
@@ -630,6 +628,12 @@ def read_destination(path: Path) -> Destination | None:
         return Destination.from_json(facts["destination"]) if facts["format"] == FORMAT else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def journals_in(path: Path) -> list[Path]:
+    """The journals in a part, oldest first."""
+    numbered = [(_journal_number(name), path / name) for name in os.listdir(path)]
+    return [journal for number, journal in sorted(numbered) if number]
 
 
 def _journal_number(name: str) -> int:

@@ -29,6 +29,7 @@ from ._store import RowKey, SpoolDamaged, SpoolVanished
 
 _LEAST_FOR_ROWS = 8 << 20  # of a small limit, rows have this much, or all of it
 _SHARE_OF_TIME = 20  # to look at other parts takes at most one in so many seconds
+_TRIES = 3  # where parts break meanwhile
 _EXPIRED_AT_ONCE = 10  # rows; then others have their turn
 
 
@@ -49,6 +50,7 @@ class Quota:
         self,
         limits: Limits,
         *,
+        parts: Callable[[], Sequence[Part]],
         keep: Callable[[Part, RowKey], bool],
         tell_loss: Callable[[Part, int, str, int, int], None],
         tell_broken: Callable[[Part, SpoolVanished | SpoolDamaged], None],
@@ -60,6 +62,7 @@ class Quota:
 
         Args:
             limits: the settings.
+            parts: those that are ours, in the order in which they are delivered; the last is written to.
             keep: whether a row must not be dropped.
             tell_loss: told of records that were dropped: part, number, reason, first and last ``dtTime``.
             tell_broken: told of a part that can no longer be used.
@@ -68,6 +71,7 @@ class Quota:
             sqlite_lock: held in every call into SQLite.
         """
         self._limits = limits
+        self._parts = parts
         self._keep = keep
         self._tell_loss = tell_loss
         self._tell_broken = tell_broken
@@ -88,37 +92,29 @@ class Quota:
 
     # ---------------------------------------------------------------- size
 
-    def make_room(self, parts: Sequence[Part], batch: Batch) -> bool:
+    def make_room(self, batch: Batch) -> bool:
         """Whether a row of this batch may be written, after the policy has done what it may.
-
-        Args:
-            parts: those that this process owns, in the order in which they are delivered; the last is
-                written to.
-            batch: what is to be written.
 
         Raises:
             SpoolError: the disk does not do what was asked; the part that is written to may be broken.
         """
         if batch.id != self._freed_for:
             self._freed_for, self._freed_bytes = batch.id, 0
-        broken: list[Part] = []
-        while True:
-            usable = [part for part in parts if part not in broken]
+        for _ in range(_TRIES):
+            parts = self._parts()
             try:
-                deficit = batch.size_bytes - self._may_grow(usable)
+                deficit = batch.size_bytes - self._may_grow(parts)
                 if deficit <= 0:
                     return True
-                victims = self._victims(usable, batch, deficit)
-                if not victims:
-                    return False
+                victims = self._victims(parts, batch, deficit)
                 for part, key in victims:
                     self._drop(part, key, "spool_full")
-                return True
+                return bool(victims)
             except _Broken as error:
                 if error.part is parts[-1]:
                     raise error.cause from None
-                broken.append(error.part)
                 self._tell_broken(error.part, error.cause)
+        return False
 
     def _may_grow(self, parts: Sequence[Part]) -> int:
         """By how many bytes the rows may grow; negative: they must shrink."""
@@ -201,7 +197,7 @@ class Quota:
 
     # ---------------------------------------------------------------- age
 
-    def expire(self, parts: Sequence[Part]) -> float | None:
+    def expire(self) -> float | None:
         """Drop some of the rows that are too old.
 
         Returns:
@@ -211,7 +207,7 @@ class Quota:
             SpoolError: the disk does not do what was asked.
         """
         soonest: float | None = None
-        for part in parts:
+        for part in self._parts():
             part.keep_time()
             if not self._limits.max_age_seconds:
                 continue

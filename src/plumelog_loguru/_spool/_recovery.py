@@ -12,11 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .._journal import JournalDamaged, JournalError, NewerJournal
-try:  # TEMPORARY
-    from .._journal import DeadJournal, RecoveredBatch
-except ImportError:
-    pass
+from .._journal import DeadJournal, JournalDamaged, JournalError, NewerJournal, RecoveredBatch
 from ._part import Part
 from ._store import SpoolError
 
@@ -69,9 +65,13 @@ class Recovery:
             target = self.part.set_aside(path)
             self._left.popleft()
             return Recovered(note=f"a journal could not be used ({error}); it was put aside as {target}")
-        self._batches = journal.batches()
-        for stretch in journal.corrupt:
-            self.part.keep_aside(f"{path.name}.{stretch.position}.frame", stretch.data)
+        try:
+            for stretch in journal.corrupt:
+                self.part.keep_aside(f"{path.name}.{stretch.position}.frame", stretch.data)
+            self._batches = journal.batches()
+        except BaseException:
+            journal.close()
+            raise
         self._journal = journal
         self._left.popleft()
         return Recovered(corrupt=sum(stretch.records for stretch in journal.corrupt))

@@ -206,6 +206,7 @@ class Store:
             if wrong:
                 raise SpoolDamaged(f"the spool {path} does not keep its settings ({', '.join(wrong)})")
             self._page_bytes = self._pragma("page_size")
+            self.empty_bytes = _EMPTY_PAGES * self._page_bytes
             self._count()
         except BaseException as error:
             self.close()
@@ -221,7 +222,7 @@ class Store:
         """
         with self._careful("read"):
             pages = self._pragma("page_count")
-        return max(self.bytes, (pages - _EMPTY_PAGES) * self._page_bytes)
+        return max(self.bytes, pages * self._page_bytes - self.empty_bytes)
 
     # ---------------------------------------------------------------- writing
 
@@ -518,8 +519,8 @@ class StoreFacts:
     batches: int
     records: int
     bytes: int
-    first: Row | None  # the oldest row, where it is intact
-    last: Row | None  # the newest
+    first_ms: int | None = None  # dtTime of the oldest record, epoch milliseconds; None where unknown
+    last_ms: int | None = None  # of the newest
 
 
 def look_into(path: Path) -> StoreFacts:
@@ -546,7 +547,13 @@ def look_into(path: Path) -> StoreFacts:
             )
     except (sqlite3.Error, OSError) as error:
         raise SpoolError(f"the spool {path} cannot be read: {error}") from error
-    return StoreFacts(len(keys), sum(key.records for key in keys), sum(key.size for key in keys), first, last)
+    return StoreFacts(
+        batches=len(keys),
+        records=sum(key.records for key in keys),
+        bytes=sum(key.size for key in keys),
+        first_ms=first.first_ms or None if first else None,
+        last_ms=last.last_ms or None if last else None,
+    )
 
 
 _NEWEST_KEY = "SELECT key FROM Cache WHERE raw = 1 ORDER BY rowid DESC LIMIT 1"

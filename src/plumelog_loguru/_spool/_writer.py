@@ -78,7 +78,7 @@ class SpoolWriter:
         self,
         *,
         listener: WriterListener,
-        make_room: Callable[[Part, Batch], bool],
+        make_room: Callable[[Batch], bool],
         refuses: bool,
         post: Callable[[Callable[[], None]], None],
         report: Callable[[str, str], None],
@@ -180,7 +180,7 @@ class SpoolWriter:
         # Kept until it is stored: a write that failed may have been done all the same, and is repeated under
         # the same identity, so that it replaces its row.
         row = self._unwritten = self._unwritten or self._cut_row(part)
-        if self._make_room(part, row.batch):
+        if self._make_room(row.batch):
             with self._sqlite_lock:
                 part.append(row.batch)
             self._book(part, row, self._listener.on_stored)

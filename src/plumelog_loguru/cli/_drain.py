@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .._batch import Batch
+from .._batch import AttemptedBy, Batch
 from .._clock import SYSTEM_CLOCK
 from .._delivery import (
     AsyncRedisClient,
@@ -40,6 +40,7 @@ from .._spool import (
     NewerFormat,
     Part,
     PartInfo,
+    Recovery,
     RowKey,
     SpoolDirectory,
     SpooledRow,
@@ -230,6 +231,7 @@ class Drainer:
             retry_count=settings.retry_count,
             lane_ttl_seconds=settings.lane_ttl_seconds,
         )
+        self._recover(part)
         self._failures = 0
         while (row := await replayer.fetch()) is not None:
             await self._pause(self._not_before - SYSTEM_CLOCK.monotonic())
@@ -245,6 +247,21 @@ class Drainer:
                 self._note_failed(step)
             else:
                 self._failures = 0
+
+    def _recover(self, part: Part) -> None:
+        """Bring what its dead owner had in memory into the part's rows."""
+        recovery = Recovery(part)
+        try:
+            while recovery:
+                found = recovery.step()
+                if found.note is not None:
+                    self.complain(found.note)
+                if found.corrupt:
+                    self.complain(f"{found.corrupt} damaged records were put into {part.path / 'quarantine'}")
+                self.ledger.adopted(part.id, found.records)
+                self.ledger.possibly_doubled += found.possibly_doubled
+        except SpoolError as error:
+            self.complain(f"{error}; drain again when it can be written")
 
     def _note_failed(self, step: Failed | Suspected) -> None:
         settings, failure = self._settings, step.failure
@@ -307,9 +324,11 @@ class _PartRows:
         self._ended = False
         self._told: set[str] = set()
 
-    def request_row(self, give: Callable[[SpooledRow | None], None]) -> None:
+    def request_row(
+        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
+    ) -> None:
         """Give the next row, or None."""
-        give(None if self._ended else self._next())
+        give(None if self._ended else self._next(attempted_by))
 
     def acknowledge(self, row: SpooledRow) -> None:
         """Delete a row that Redis has."""
@@ -334,13 +353,13 @@ class _PartRows:
         self._try(lambda: answer.append(work(self._letters)), "a record that Redis refuses stays spooled")
         give(answer[0] if answer else None)
 
-    def _next(self) -> SpooledRow | None:
+    def _next(self, attempted_by: AttemptedBy) -> SpooledRow | None:
         part = self._part
         try:
             while (key := part.peek(self._cursor)) is not None:
                 self._cursor = key
                 try:
-                    return SpooledRow(part.id, 0, key, part.read(key))
+                    return SpooledRow(part.id, 0, key, part.hand_out(key, attempted_by))
                 except CorruptRow:
                     part.quarantine(key)
                     self._ledger.spool_lost(part.id, key.records, "corrupt")

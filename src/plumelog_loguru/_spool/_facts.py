@@ -1,0 +1,71 @@
+"""``part.json``: what a part is, and which list its records are meant for. No secret.
+
+Two lines that say the same, each ended by a checksum, so that a damaged one does not hide what the part is
+for: the records in it could be delivered nowhere. The format's number stands under the checksum: a flipped
+bit must not make a part look like one of a newer version.
+
+Format 1 was one line without a checksum.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from .._destination import Destination
+from .._errors import PlumelogError
+from ._lock import SAFE_OPEN
+
+NAME = "part.json"
+FORMATS = range(1, 3)  # what this version reads; it writes the last
+_MAX_BYTES = 65_536
+_CRC_BYTES = 8
+
+
+class NewerPart(PlumelogError):
+    """A part of a format that this version does not know; it stays as it is."""
+
+
+def encode_facts(destination: Destination) -> bytes:
+    """What stands in ``part.json``."""
+    line = orjson.dumps({"format": FORMATS[-1], "destination": destination.to_json()})
+    return b"%b %08x\n" % (line, crc32(line)) * 2
+
+
+def read_destination(path: Path) -> Destination | None:
+    """Where the records of a part are meant to go. None: that cannot be told.
+
+    Raises:
+        NewerPart: a newer version wrote it.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return None
+        with open(os.open(path / NAME, os.O_RDONLY | SAFE_OPEN), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            data = file.read(_MAX_BYTES)
+        facts = _facts(data)
+        if facts["format"] >= FORMATS.stop:
+            raise NewerPart(
+                f"{path} has format {facts['format']}, and this version reads {FORMATS[0]} to {FORMATS[-1]}; "
+                "it is left as it is, for a newer version of plumelog-loguru"
+            )
+        return Destination.from_json(facts["destination"]) if facts["format"] in FORMATS else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _facts(data: bytes) -> Any:
+    for line in data.splitlines():
+        text, crc = line[: -_CRC_BYTES - 1], line[-_CRC_BYTES:]
+        if crc == b"%08x" % crc32(text):
+            return orjson.loads(text)
+    facts = orjson.loads(data)
+    # Without a checksum only the format that had none, or one that nobody knows yet.
+    return facts if facts["format"] not in FORMATS[1:] else {}
