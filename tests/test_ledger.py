@@ -20,7 +20,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.accepted = self.memory = self.delivered = self.adopted = 0
+        self.accepted = self.memory = self.delivered = self.adopted = self.letters = 0
         self.parts = dict.fromkeys(PARTS, 0)
         self.dropped: dict[str, int] = {}
         self.seen: list[tuple[Settled, str]] = []
@@ -63,6 +63,23 @@ class Books(RuleBasedStateMachine):
         self.ledger.replayed(part, records)
         self.parts[part] -= records
         self.delivered += records
+
+    @precondition(lambda self: self.memory)
+    @rule(data=st.data())
+    def some_in_memory_become_letters(self, data: st.DataObject) -> None:
+        records = self.share(data, self.memory)
+        self.ledger.dead_lettered(records, None)
+        self.memory -= records
+        self.letters += records
+
+    @precondition(lambda self: any(self.parts.values()))
+    @rule(data=st.data())
+    def some_on_disk_become_letters(self, data: st.DataObject) -> None:
+        part = data.draw(st.sampled_from([part for part in PARTS if self.parts[part]]))
+        records = self.share(data, self.parts[part])
+        self.ledger.dead_lettered(records, part)
+        self.parts[part] -= records
+        self.letters += records
 
     @precondition(lambda self: self.memory)
     @rule(data=st.data(), reason=REASONS)
@@ -109,6 +126,7 @@ class Books(RuleBasedStateMachine):
     def every_account_is_true(self) -> None:
         now = self.ledger.settled
         assert (now.adopted, now.delivered) == (self.adopted, self.delivered)
+        assert now.dead_lettered == self.letters
         assert now.spooled_by_part == {part: records for part, records in self.parts.items() if records}
         assert now.dropped == self.dropped
 

@@ -35,7 +35,7 @@ from ._delivery import (
     full_jitter_delay,
     new_dice,
 )
-from ._dissection import Dissection, Onward, Settled, Step, Suspected, Waiting
+from ._dissection import Dissection, Onward, Settled, Step, Stuck, Suspected, Waiting
 from ._handoff import Batcher, HandOff
 from ._journal import Journals, Run, runs_of, value_of
 from ._ledger import Ledger
@@ -465,13 +465,16 @@ class Courier:
         """Give the head to the spool under its identity; its lane is never used again. False: no room now."""
         if not self._keeper.has_room():
             return False
+        self._give_to_spool(head)
+        return True
+
+    def _give_to_spool(self, head: Head) -> None:
         block = Block(head.batch.values, head.batch, head.runs, since=head.since)
         self._offer(block)
         self._on_the_way.discard(head, head.origin)
         self._lane.freeze()
         self._head = None
         self._pressed = False
-        return True
 
     def _settled(self, head: Head) -> None:
         self._head = None
@@ -496,7 +499,9 @@ class Courier:
         assert replayer is not None
         row = await replayer.fetch() if self._ledger.settled.spooled else None
         step = await replayer.deliver(row) if row is not None else Waiting()
-        if isinstance(step, Waiting):
+        if row is not None and isinstance(step, Stuck):
+            self._lose_orphan(row)
+        if isinstance(step, (Waiting, Stuck)):
             await self._probe()
         elif isinstance(step, Settled):
             self._replayed(step)
@@ -529,12 +534,12 @@ class Courier:
 
     def _relieve(self) -> None:
         """The queue fills while an attempt is under way: move its oldest records to the spool."""
+        if self._sending and self._head is not None and self._journals.half_full and self._keeper.usable:
+            # What waits for its answer keeps the journal from freeing the room of all that came after it.
+            self._give_to_spool(self._head)
         while self._over_mark() and self._may_offer_queue():
             self._pressed = True
             self._offer_queue()
-        if self._sending and self._head is not None and self._journals.half_full:
-            # What waits for its answer keeps the journal from freeing the room of all that came after it.
-            self._spill(self._head)
         self._watch_pressure()
 
     def _mark(self) -> tuple[int, int]:
@@ -601,12 +606,21 @@ class Courier:
             self._replay_not_before = self._clock.monotonic() + _UNREADABLE_PAUSE_SECONDS
             return
         step = await replayer.deliver(row)
+        if isinstance(step, Stuck):
+            self._lose_orphan(row)
         if isinstance(step, Settled):
             self._replayed(step)
         else:
             self._replay_failures, pause = self._judged(step, self._replay_failures)
             self._replay_not_before = self._clock.monotonic() + pause
             self._on_the_way.changed.set()
+
+    def _lose_orphan(self, row: SpooledRow) -> None:
+        """A row is left for later; if its part is gone, it was only in our hands."""
+        for orphan, reason in self._orphans:
+            if orphan is row:
+                self._ledger.spool_lost(row.part_id, row.records, reason)
+                self._lost(row.records, reason)
 
     def _replayed(self, settled: Settled) -> None:
         records = settled.delivered + len(settled.letters)
@@ -695,6 +709,8 @@ class Courier:
         if done:
             self._journals.advance()
             self._on_the_way.discard(block)
+            if self._busy:
+                self._relieve()
 
     def on_spool_loss(self, part_id: str, records: int, reason: str, first_ms: int, last_ms: int) -> None:
         self._ledger.spool_lost(part_id, records, reason)

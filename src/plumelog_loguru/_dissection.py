@@ -121,9 +121,7 @@ Step = Settled | Onward | Suspected | Failed | Waiting | Stuck
 class Disk(Protocol):
     """Where letters are kept: the spool thread, or who has none beside the loop."""
 
-    def ask_letters(
-        self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]
-    ) -> None:
+    def ask_letters(self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]) -> None:
         """Have ``give`` called, in this thread, with what ``work`` gave; None if that failed."""
         ...
 

@@ -17,7 +17,7 @@ from ._batch import AttemptedBy
 from ._clock import Clock
 from ._delivery import Sender
 from ._destination import Destination
-from ._dissection import Disk, Dissection, Settled, Step, Stuck, Waiting
+from ._dissection import Disk, Dissection, Settled, Step, Stuck
 from ._ledger import Ledger
 from ._spool import SpooledRow
 
@@ -113,7 +113,7 @@ class Replayer:
         return None
 
     async def deliver(self, row: SpooledRow) -> Step:
-        """Take the next step with the row in hand, mostly an attempt. Never `Stuck`: such a row is left."""
+        """Take the next step with the row in hand, mostly an attempt. One that is stuck is left for later."""
         dissection = self._dissection
         assert row is self._in_hand and dissection is not None, "only the row in hand is delivered"
         if self._ahead is None:
@@ -129,7 +129,7 @@ class Replayer:
             self._source.leave(row)
         if isinstance(step, (Settled, Stuck)):
             self._in_hand = self._dissection = None
-        return Waiting() if isinstance(step, Stuck) else step
+        return step
 
     def _request(self) -> asyncio.Future[SpooledRow | None]:
         loop = asyncio.get_running_loop()

@@ -69,7 +69,6 @@ OLD_NAMES = {
     "socket_timeout": "socket_timeout_seconds",
 }
 _SECRETS = frozenset({"redis_password", "redis_url"})
-_JOURNAL_FRAME_BYTES = 8192  # at most: the file's header, and what stands before a record
 _DERIVED = frozenset({"retry_backoff_max_seconds", "spool_dir"})  # whose default follows from other settings
 
 
@@ -252,11 +251,8 @@ class PlumelogSettings(BaseSettings):
                 f"is {self.retry_backoff_max_seconds}, but must be at least retry_backoff_base_seconds "
                 f"({self.retry_backoff_base_seconds})",
             )
-        around_a_record = {"queue_max_bytes": 0, "spool_max_bytes": 0}  # bytes that it takes beside its own
-        if self.durability == "journal":
-            around_a_record["journal_max_bytes"] = _JOURNAL_FRAME_BYTES
-        for name, overhead in around_a_record.items():
-            if getattr(self, name) < self.record_max_bytes + overhead:
+        for name in ("queue_max_bytes", "spool_max_bytes"):
+            if getattr(self, name) < self.record_max_bytes:
                 yield (
                     name,
                     f"is {getattr(self, name)}, but must have room for one record: raise it, or lower "

@@ -21,6 +21,7 @@ from lab.servers import HOST, RedisServer
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._delivery import Failed, Failure, FailureKind, Sender
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._dissection import CONNECTION_LOST
 from plumelog_loguru._spool import DeadLetters, NewerFormat, Part, SpoolDirectory, SpoolError
 
 from .conftest import KEY, Fill, Replay, Run, Start, batch_of
@@ -29,6 +30,8 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="no locks, and no such signals, on Windows")
 pytestmark = unix
+
+TooLarge = Callable[[], tuple[list[str], bytes]]
 
 JSON_KEYS = ["delivered", "already_applied", "dead_lettered", "remaining", "elsewhere", "seconds"]
 
@@ -292,6 +295,100 @@ def test_a_record_that_redis_refuses_holds_up_no_other(
     assert (status.code, status.json["dead_letters"]) == (1, 1)
     assert "1 records that Redis refuses lie in" in status.err
     assert replay("drain").code == 0
+
+
+@pytest.fixture
+def narrow_server(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """A server that closes the connection at a value of more than a mebibyte; the environment names it."""
+    own_server.cli("CONFIG", "SET", "proto-max-bulk-len", "1mb")
+    monkeypatch.setenv("PLUMELOG_REDIS_URL", own_server.url)
+    return own_server
+
+
+@pytest.fixture
+def too_large(narrow_server: RedisServer, spool_dir: Path) -> TooLarge:
+    """Leaves a thousand records in three rows; one is too large for the server."""
+
+    def leave() -> tuple[list[str], bytes]:
+        part = Part.create(spool_dir, Destination(f"{HOST}:{narrow_server.port}", 0, KEY, "left"))
+        ids = [f"{part.id}-{number}" for number in range(1000)]
+        values = [b'{"content":"%s"}' % name.encode() for name in ids]
+        values[613] = large = b'{"content":"%s"}' % (b"x" * 1_100_000)
+        for first, last in ((0, 500), (500, 900), (900, 1000)):
+            part.append(Batch(part.next_spool_id(), tuple(values[first:last])))
+        part.close()
+        del ids[613]
+        return ids, large
+
+    return leave
+
+
+def test_a_value_too_large_for_the_server_becomes_a_dead_letter(
+    narrow_server: RedisServer, spool_dir: Path, too_large: TooLarge, replay: Replay
+) -> None:
+    """Its 999 neighbours are delivered once and in order, and its bytes lie in the spool directory."""
+    ids, large = too_large()
+    run = replay("drain", "--json")
+    assert (run.code, _counts(run), run.json["dead_lettered"]) == (1, (999, 0, 0, 0), 1)
+    assert run.err.count("1 records are refused by Redis") == 1
+    verdict = check(ids, read_list(narrow_server, KEY))
+    assert verdict.exactly_once and verdict.in_order, verdict
+    letters = DeadLetters(spool_dir)
+    (letter,) = map(letters.read, letters.names())
+    assert letter.value == large
+    assert letter.reason == CONNECTION_LOST or "bulk length" in letter.reason
+    assert [path.name for path in spool_dir.iterdir()] == [letters.path.name]
+
+
+def test_a_drain_that_is_killed_in_the_middle_of_a_batch(
+    narrow_server: RedisServer, spool_dir: Path, too_large: TooLarge, replay: Replay
+) -> None:
+    """Killed after any step of dividing it, it leaves what the next divides in the same way."""
+    ids, large = too_large()
+    code = """
+import os, signal, sys
+from plumelog_loguru._dissection import Dissection
+from plumelog_loguru.cli import main
+step, steps = Dissection.step, int(sys.argv.pop())
+async def counted(self, sender, disk):
+    global steps
+    result = await step(self, sender, disk)
+    steps -= 1
+    if not steps:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+Dissection.step = counted
+sys.exit(main())
+"""
+    killed = 0
+    for steps in range(3, 60, 3):
+        words = ("drain", "--retry-count", "0", str(steps))
+        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+        killed += ended.returncode == -signal.SIGKILL
+        if ended.returncode >= 0:
+            break
+    assert killed >= 5, "the batch was hardly divided"
+    assert _counts(replay("drain", "--json"))[2] == 0
+    verdict = check(ids, read_list(narrow_server, KEY))
+    assert verdict.exactly_once and verdict.in_order, verdict
+    letters = DeadLetters(spool_dir)
+    assert [letters.read(name).value for name in letters.names()] == [large]
+
+
+def test_a_record_without_a_place_for_its_letter_stays_spooled(
+    narrow_server: RedisServer, spool_dir: Path, too_large: TooLarge, replay: Replay
+) -> None:
+    """Where no letter can be written the row waits, the rows behind it do not, and it is told."""
+    ids, _ = too_large()
+    (spool_dir / "dead-letters").write_text("in the way")
+    run = replay("drain", "--json")
+    assert (run.code, run.json["delivered"], run.json["remaining"]) == (1, 600, 400)
+    assert run.json["dead_lettered"] == 0
+    assert "a record that Redis refuses stays spooled: a dead letter cannot be written" in run.err
+    (spool_dir / "dead-letters").unlink()
+    run = replay("drain", "--json")
+    assert (run.code, run.json["delivered"], run.json["dead_lettered"]) == (1, 399, 1)
+    assert check(ids, read_list(narrow_server, KEY)).exactly_once
 
 
 def test_a_damaged_batch_is_put_aside_and_told(

@@ -17,13 +17,14 @@ pytestmark = [takes_long, pytest.mark.skipif(sys.platform == "win32", reason="no
 
 def test_a_process_killed_at_a_random_moment_loses_nothing(make_scene: MakeScene) -> None:
     """Whatever Redis does, and though those that adopt the part are killed too: all owed is there, once."""
-    owed = kills = 0
+    runs = owed = kills = 0
     for seed in draw_seeds(scaled(8, 200)):
         with make_scene(seed) as scene:
+            runs += 1
             kills += _kill_some(scene)
             owed += scene.settle()
-    print(f"{kills} kills, {owed} records owed")
-    assert owed > 50 * kills
+    print(f"{runs} runs, {kills} kills, {owed} records owed")
+    assert owed > 20 * runs
 
 
 def _kill_some(scene: Scene) -> int:

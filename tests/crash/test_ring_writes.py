@@ -41,6 +41,6 @@ def test_a_process_killed_at_any_write_into_the_ring_loses_nothing(make_scene: M
         print(f"write {number}{', half-way' if half_way else ''}")
         with make_scene(seed) as scene:
             killed += _live(scene, number, half_way).process.returncode != 0
-            scene.settle()
+            scene.settle(half_way=half_way)
     print(f"killed at {killed} of {len(tried)} writes, of {len(points)} that there are")
     assert killed > len(tried) / 2

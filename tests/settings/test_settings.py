@@ -232,12 +232,6 @@ class TestRefusals:
             "is 'soon', but must be a number above 0 to 1000000."
         )
 
-    def test_a_journal_without_room(self) -> None:
-        """A journal must have room for a record and what stands around it, unless there is no journal."""
-        assert "record_max_bytes" in complaint_about(journal_max_bytes=2**16, record_max_bytes=2**16)
-        assert PlumelogSettings(journal_max_bytes=2**16, record_max_bytes=2**15).journal_max_bytes == 2**16
-        assert PlumelogSettings(journal_max_bytes=2**16, durability="memory").durability == "memory"
-
     def test_several_at_once(self) -> None:
         """Several wrong settings are told in one go, a sentence each."""
         text = complaint_about(batch_size=0, redis_port="a", extra_fields=3)
@@ -276,7 +270,6 @@ class TestRefusals:
             {"spool_full_policy": "panic"},
             {"durability": "disk"},
             {"journal_max_bytes": 2**16 - 1},
-            {"journal_max_bytes": 2**20},
             {"spool_min_free_bytes": -1},
             {"spool_max_age_seconds": -1},
             {"spool_max_age_seconds": float("inf")},

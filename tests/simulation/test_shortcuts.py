@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from plumelog_loguru._batch import Batch, BatchId, new_lane_id
+from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._courier import Courier
-from plumelog_loguru._delivery import AlreadyApplied, Failure, LiveLane, Outcome, Sender
-from plumelog_loguru._dissection import Step
+from plumelog_loguru._delivery import AlreadyApplied, Failure, Fenced, LiveLane, Outcome, Sender
+from plumelog_loguru._dissection import Dissection, Step
 from plumelog_loguru._on_the_way import Head
 from plumelog_loguru._replayer import Replayer
 from plumelog_loguru._spool import Block, SpooledRow, SpoolKeeper
@@ -61,11 +61,11 @@ def hand_out_rows_out_of_order(patch: Patch) -> None:
     next_row = SpoolKeeper._next_row
     held: dict[SpoolKeeper, SpooledRow] = {}
 
-    def changed(self: SpoolKeeper) -> SpooledRow | None:
+    def changed(self: SpoolKeeper, by: AttemptedBy) -> SpooledRow | None:
         if self in held:
             return held.pop(self)
-        first = next_row(self)
-        second = next_row(self) if first is not None else None
+        first = next_row(self, by)
+        second = next_row(self, by) if first is not None else None
         if first is None or second is None:
             return first
         held[self] = first
@@ -117,6 +117,43 @@ def go_on_with_the_lane_of_an_adopted_part(patch: Patch) -> None:
     patch.setattr(SimulatedPart, "__init__", changed)
 
 
+def divide_without_a_fence(patch: Patch) -> None:
+    async def changed(self: Sender, batch: Batch) -> Fenced:
+        return Fenced(0)
+
+    patch.setattr(Sender, "fence", changed)
+
+
+def divide_under_fresh_identities(patch: Patch) -> None:
+    patch.setattr(BatchId, "child", lambda self, number: _anew())
+
+
+def settle_the_second_half_first(patch: Patch) -> None:
+    go_behind = Dissection._go_behind
+
+    def changed(self: Dissection, node: Any) -> Step:
+        step = go_behind(self, node)
+        if len(node.batch.values) > 1:
+            self._nodes[-2:] = reversed(self._nodes[-2:])
+        return step
+
+    patch.setattr(Dissection, "_go_behind", changed)
+
+
+def pass_by_a_batch_that_is_not_fenced(patch: Patch) -> None:
+    async def changed(self: Dissection, work: object) -> None:
+        return None
+
+    patch.setattr(Dissection, "_ask", changed)
+    condemn = Dissection._condemn
+
+    def stuck(self: Dissection, node: Any) -> None:
+        condemn(self, node)
+        self._fenced = True
+
+    patch.setattr(Dissection, "_condemn", stuck)
+
+
 @pytest.mark.parametrize(
     ("shortcut", "harm"),
     [
@@ -128,6 +165,10 @@ def go_on_with_the_lane_of_an_adopted_part(patch: Patch) -> None:
         (acknowledge_before_the_delivery, "lost"),
         (take_refused_for_not_in_doubt, "doubled"),
         (go_on_with_the_lane_of_an_adopted_part, "lost"),
+        (divide_without_a_fence, "doubled"),
+        (divide_under_fresh_identities, "doubled"),
+        (settle_the_second_half_first, "lost"),
+        (pass_by_a_batch_that_is_not_fenced, "lost"),
     ],
 )
 def test_a_shortcut_is_found_out(

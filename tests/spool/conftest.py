@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId
+from plumelog_loguru._clock import SYSTEM_CLOCK, Clock
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool import KeeperOptions
+from tests.spool.rig import Rig, start_keeper
 
 LANE = "0123456789abcdef" * 2
 
@@ -20,6 +24,7 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 PRELUDE = """
 import os, sys, time
 from pathlib import Path
+from typing import Any
 from plumelog_loguru._batch import Batch, BatchId
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool._directory import SpoolDirectory
@@ -85,3 +90,34 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def spool_dir(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def start(spool_dir: Path, destination: Destination) -> Iterator[Callable[..., Rig]]:
+    """Starts keepers, and ends those that the test did not."""
+    rigs: list[Rig] = []
+
+    def start(
+        max_bytes: int = 1 << 30,
+        full_policy: str = "drop_oldest",
+        *,
+        wait: bool = True,
+        clock: Clock = SYSTEM_CLOCK,
+        **options: Any,
+    ) -> Rig:
+        given = {"spool_dir": spool_dir, "destination": destination, **options}
+        rigs.append(
+            start_keeper(
+                KeeperOptions(max_bytes=max_bytes, full_policy=full_policy, **given), clock, wait=wait
+            )
+        )
+        return rigs[-1]
+
+    yield start
+    for rig in rigs:
+        rig.close(0.0)

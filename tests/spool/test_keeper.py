@@ -6,9 +6,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,167 +16,14 @@ import pytest
 import plumelog_loguru._spool._row as row_module
 import plumelog_loguru._spool._writer as writer_module
 from plumelog_loguru._batch import AttemptedBy, Batch
-from plumelog_loguru._clock import SYSTEM_CLOCK
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._journal import Journals
-from plumelog_loguru._spool._keeper import KeeperOptions, KeeperState, SpooledRow, SpoolKeeper
+from plumelog_loguru._spool._keeper import KeeperState
 from plumelog_loguru._spool._part import Part
 from plumelog_loguru._spool._store import SpoolDamaged, SpoolError
-from plumelog_loguru._spool._writer import Block
+from tests.spool.rig import Rig, values_of
 
 MakeBatch = Callable[..., Batch]
 PASSING_ERROR = SpoolError("the disk is full")
-
-
-class Listener:
-    """Writes down what it is told, and does the sums that the loop thread would do."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-        self.spooled: dict[str, int] = {}
-        self.returned: list[Block] = []
-        self.losses: list[tuple[int, str]] = []
-        self.refused = 0
-        self.done: list[Block] = []
-        self.changed = threading.Condition()
-
-    def tell(self, callback: Callable[[], None]) -> None:
-        with self.changed:
-            callback()
-            self.changed.notify_all()
-
-    def wait_for(self, true: Callable[[], object]) -> None:
-        with self.changed:
-            assert self.changed.wait_for(true, 10), f"it did not come true; told: {self.told}"
-
-    def book(self, part_id: str, records: int) -> None:
-        self.spooled[part_id] = self.spooled.get(part_id, 0) + records
-
-    def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
-        self.told.append(("recovered", part_id, records, possibly_doubled))
-        self.book(part_id, records)
-
-    def on_spool_opened(self, part_id: str, adopted: int) -> None:
-        self.told.append(("opened", adopted))
-        self.book(part_id, adopted)
-
-    def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
-        self.told.append(("unusable", sum(len(block.values) - block.written for block in returned)))
-        self.returned += returned
-
-    def on_stored(self, part_id: str, block: Block, records: int, done: bool) -> None:
-        self.told.append(("stored", records, done))
-        self.book(part_id, records)
-        if done:
-            self.done.append(block)
-
-    def on_spool_loss(self, part_id: str, records: int, reason: str, first_ms: int, last_ms: int) -> None:
-        self.told.append(("lost", records, reason))
-        self.losses.append((records, reason))
-        self.book(part_id, -records)
-
-    def on_refused(
-        self, part_id: str, block: Block, records: int, done: bool, first_ms: int, last_ms: int
-    ) -> None:
-        self.told.append(("refused", records, done))
-        self.refused += records
-        if done:
-            self.done.append(block)
-
-    def on_part_lost(self, part_id: str, reason: str) -> None:
-        self.told.append(("part lost", reason))
-        self.losses.append((self.spooled.pop(part_id, 0), reason))
-
-
-@dataclass
-class Rig:
-    """A keeper in its thread, and what it tells."""
-
-    keeper: SpoolKeeper
-    listener: Listener
-    reports: list[tuple[str, str]]
-    thread: threading.Thread
-    blocks: list[Block] = field(default_factory=list)
-
-    def offer(self, *values: bytes, batch: Batch | None = None) -> Block:
-        block = Block(batch.values if batch else values, batch)
-        self.blocks.append(block)
-        self.keeper.offer(block, from_loop=True)
-        return block
-
-    def store(self, *values: bytes, batch: Batch | None = None) -> Block:
-        """Offer a block, and wait until it is written or refused."""
-        block = self.offer(*values, batch=batch)
-        self.listener.wait_for(lambda: block in self.listener.done)
-        return block
-
-    def next_row(self) -> SpooledRow | None:
-        given: list[SpooledRow | None] = []
-        self.keeper.request_row(given.append)
-        self.listener.wait_for(lambda: given)
-        return given[0]
-
-    def rows(self, *, acknowledge: bool = True) -> list[SpooledRow]:
-        """All rows there are, in the order in which they are handed out."""
-        rows = []
-        while (row := self.next_row()) is not None:
-            rows.append(row)
-            if acknowledge:
-                self.keeper.acknowledge(row)
-        return rows
-
-    def settle(self) -> None:
-        """Wait until everything that was asked before is done."""
-        settled = threading.Event()
-        self.keeper._inbox.put(settled.set)
-        assert settled.wait(10)
-
-    def close(self, within_seconds: float = 5.0) -> None:
-        self.keeper.close(within_seconds)
-        assert self.keeper.join(10)
-        self.thread.join(10)
-        self.keeper.release()
-
-    def part_path(self, spool_dir: Path) -> Path:
-        assert self.keeper._own is not None
-        return spool_dir / f"part-{self.keeper._own.id}"
-
-
-def values_of(rows: list[SpooledRow]) -> list[bytes]:
-    return [value for row in rows for value in row.row.batch.values]
-
-
-@pytest.fixture
-def spool_dir(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-def start(spool_dir: Path, destination: Destination) -> Iterator[Callable[..., Rig]]:
-    """Starts keepers, and ends those that the test did not."""
-    rigs: list[Rig] = []
-
-    def start(max_bytes: int = 1 << 30, full_policy: str = "drop_oldest", wait: bool = True) -> Rig:
-        listener = Listener()
-        reports: list[tuple[str, str]] = []
-        keeper = SpoolKeeper(
-            KeeperOptions(spool_dir, destination, max_bytes, full_policy),
-            listener=listener,
-            post=listener.tell,
-            report=lambda kind, sentence: reports.append((kind, sentence)),
-            clock=SYSTEM_CLOCK,
-            journals=Journals(),
-        )
-        thread = threading.Thread(target=keeper.run, daemon=True)
-        thread.start()
-        rigs.append(Rig(keeper, listener, reports, thread))
-        if wait:
-            listener.wait_for(lambda: listener.told)
-        return rigs[-1]
-
-    yield start
-    for rig in rigs:
-        rig.close(0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -403,16 +249,28 @@ def test_a_vanished_directory_is_noticed_and_begun_anew(start: Callable[..., Rig
 def test_a_damaged_database_is_put_aside(
     start: Callable[..., Rig], spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes to quarantine as it is, what was in it is told, and the row that met it goes to a new one."""
+    """It goes to quarantine as it is; what is intact in it goes on in a new one, with the row that met it."""
     rig = start()
     rig.store(b"1", b"2")
     part = rig.part_path(spool_dir)
     fail_appends(monkeypatch, [SpoolDamaged("malformed")])
     rig.store(b"3")
-    assert rig.listener.losses == [(2, "corrupt")]
+    assert rig.listener.losses == []
     assert [path.name for path in (part / "quarantine").iterdir()] == ["spool"]
     with closing(sqlite3.connect(part / "quarantine" / "spool" / "cache.db")) as connection:
         assert connection.execute("SELECT count(*) FROM Cache").fetchone() == (1,)
+    assert values_of(rig.rows()) == [b"1", b"2", b"3"]
+
+
+def test_a_database_that_is_damaged_again_at_once_is_given_up(
+    start: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that damages what was just written anew would go on so for ever: what was in it is told."""
+    rig = start()
+    rig.store(b"1", b"2")
+    fail_appends(monkeypatch, [SpoolDamaged("malformed"), SpoolDamaged("malformed")])
+    rig.store(b"3")
+    assert rig.listener.losses == [(2, "corrupt")]
     assert values_of(rig.rows()) == [b"3"]
 
 
@@ -424,7 +282,7 @@ def test_a_row_of_files_that_are_gone_means_nothing_to_the_new_ones(
     rig.store(b"old")
     old = rig.next_row()
     assert old is not None
-    fail_appends(monkeypatch, [SpoolDamaged("malformed")])
+    fail_appends(monkeypatch, [SpoolDamaged("malformed"), SpoolDamaged("malformed")])
     rig.store(b"new")
     rig.keeper.acknowledge(old)
     rig.keeper.restamp(old, old.row.batch)
@@ -438,11 +296,12 @@ def test_a_damaged_spool_that_cannot_be_put_aside_is_left_for_a_new_part(
     rig = start()
     rig.store(b"1")
 
-    def refuse(part: Part) -> int:
+    def refuse(part: Part, *_: object) -> int:
         part._store.close()
         raise SpoolError("it cannot be put aside")
 
     monkeypatch.setattr(Part, "start_anew", refuse)
+    monkeypatch.setattr(Part, "go_on_with_intact", refuse)
     fail_appends(monkeypatch, [SpoolDamaged("malformed")])
     rig.store(b"2")
     assert rig.keeper.state is KeeperState.READY

@@ -33,7 +33,7 @@ OverflowPolicy = Literal["drop_oldest", "drop_newest", "drop_lowest_level", "blo
 
 _NEVER = 1 << 62
 _BLOCK_POLL_SECONDS = 0.001
-_PATIENCE_SECONDS = 0.5  # for a spool thread that is behind, before a policy that drops does so
+_PATIENCE_SECONDS = 1.0  # for a spool thread that is behind, before a policy that drops does so
 
 
 class Overflow(Protocol):
@@ -115,11 +115,11 @@ class HandOff:
                     self.journal_error = str(error)
                 except MemoryError:
                     item = None
-                if item is None:
-                    self._put_records -= 1
-                    self._refused_full += 1
-                    return
-                size_bytes = len(item)
+            if item is None:
+                self._put_records -= 1
+                self._refused_full += 1
+                return
+            size_bytes = len(item)
             self._put_bytes += size_bytes
             self._records.append(item)
             if depth >= self._wake_at_records or size >= self._wake_at_bytes:

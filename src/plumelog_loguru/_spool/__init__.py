@@ -27,6 +27,7 @@ from ._row import CorruptRow as CorruptRow
 from ._row import NewerFormat as NewerFormat
 from ._row import dt_time_ms as dt_time_ms
 from ._store import RowKey as RowKey
+from ._store import SpoolDamaged as SpoolDamaged
 from ._store import SpoolError as SpoolError
 from ._store import import_diskcache as import_diskcache
 from ._writer import Block as Block

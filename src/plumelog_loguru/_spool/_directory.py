@@ -25,9 +25,10 @@ from typing import Literal
 from .._destination import Destination
 from .._journal import JournalError, look_at
 from .._mounts import file_system_in, read_mountinfo
+from ._facts import NewerPart, read_destination
 from ._files import Footprint, footprint_of, sync_directory
 from ._lock import LOCKS, is_held
-from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, journals_in, read_destination
+from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, journals_in
 from ._store import SpoolError, StoreFacts, look_into
 
 _PART = re.compile("part-[0-9a-f]{16}")
@@ -145,6 +146,9 @@ class SpoolDirectory:
             except SpoolError as error:
                 self._note(f"what an ended process left cannot be taken over: {error}")
                 continue
+            except NewerPart as error:
+                self._note(str(error))
+                continue
             if part is not None:
                 return part
         return None
@@ -237,7 +241,11 @@ def _look_at(path: Path) -> PartInfo:
             f"nobody takes over {path} without the file {LOCK!r} in it: make an empty one once its process "
             "has ended"
         )
-    destination = read_destination(path)
+    destination = None
+    try:
+        destination = read_destination(path)
+    except NewerPart as error:
+        problem = problem or str(error)
     if destination is None:
         problem = problem or f"{path / 'part.json'} cannot be read by this version"
     quarantined = 0

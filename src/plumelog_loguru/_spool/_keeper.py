@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -43,7 +44,9 @@ _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while th
 _PAUSES = ((0.75, 0.05), (0.5, 0.01), (0.25, 0.002))
 _ADOPT_EVERY_SECONDS = 60.0
 _RECOVER_AGAIN_SECONDS = 5.0
+_CHECK_EVERY_SECONDS = 5.0
 _LEFT_SECONDS = 5.0
+_SALVAGE_AGAIN_SECONDS = 60.0
 _LOOK_AT_AGES_SECONDS = 60.0
 _BALLAST_BYTES = 4 << 20  # what deleting the largest row may need, and more
 
@@ -76,7 +79,10 @@ class KeeperListener(WriterListener, Protocol):
     """What the loop thread is told, always in the loop thread."""
 
     def on_spool_opened(self, part_id: str, adopted: int) -> None:
-        """A part of the spool is ours now, with this many records of a process that has ended."""
+        """A part of the spool is ours now, with this many records of a process that has ended.
+
+        Once it is ours: so many more were found in it, or, below zero, are nobody's again.
+        """
 
     def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
         """Records that an owner had in memory when it died are in the part's rows now."""
@@ -143,9 +149,12 @@ class SpoolKeeper:
         self._own: Part | None = None  # the same, while its database is open
         self._recoveries: deque[Recovery] = deque()
         self._recover_at = 0.0
+        self._check_at = 0.0
         self._adopted: Part | None = None
         self._cursor: dict[str, RowKey] = {}
         self._generations: Counter[str] = Counter()  # by part: how often its files were begun anew
+        self._newer: dict[str, RowKey] = {}  # by part: its oldest row of a newer version
+        self._salvage_at: dict[str, float] = {}  # by part: monotonic seconds, and not before
         self._let_go: set[str] = set()  # parts of this round of adoption that hold nothing to deliver
         self._handed_out: set[tuple[str, RowKey]] = set()  # in flight, read ahead, or left
         self._left: deque[tuple[float, str, RowKey]] = deque()  # rows to hand out again, and not before when
@@ -403,6 +412,7 @@ class SpoolKeeper:
             ):
                 self._shut()
                 return True
+            self._check_place()
             self._look_round()
 
     def _pause(self) -> float:
@@ -416,7 +426,7 @@ class SpoolKeeper:
         if self._may_recover():
             until = min(until, self._recover_at)
         if self._close_at is None:
-            until = min(until, self._expire_at)
+            until = min(until, self._expire_at, self._check_at)
         return max(0.0, until - now)
 
     def _take_in(self, seconds: float) -> None:
@@ -482,10 +492,23 @@ class SpoolKeeper:
         self._post(lambda: self._listener.on_spool_unusable(reason, returned))
 
     def _take_charge(self, part: Part) -> None:
-        part_id, adopted = part.id, part.records
         self._measure()
         self._note_oldest(part)
-        self._post(lambda: self._listener.on_spool_opened(part_id, adopted))
+        lost, part.damaged_records = part.damaged_records, 0
+        self._post(as_told(self._listener.on_spool_opened, part.id, part.records + lost))
+        if lost:
+            self._post(as_told(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0))
+
+    def _check_place(self) -> None:
+        """Now and then: whether our part was deleted, which SQLite does not tell, and the journal neither."""
+        now, part = time.monotonic(), self._claimed
+        if now < self._check_at or self._close_at is not None or part is None:
+            return
+        self._check_at = now + _CHECK_EVERY_SECONDS
+        if not part.is_there():
+            self._begin_anew(part, SpoolVanished(f"the part {part.path} was deleted or replaced while in use"))
+        elif self.journal_degraded:
+            self._begin_journal(part)
 
     def _look_round(self) -> None:
         """Once a minute: look for a part that nobody owns, or try again to open a spool."""
@@ -497,7 +520,7 @@ class SpoolKeeper:
             self._open()
         elif self._adopted is None and self._directory is not None:
             with self.sqlite_lock:
-                self._adopted = self._directory.take_free(exclude={self._own.id, *self._let_go})
+                self._adopted = self._directory.take_free(exclude={self._own.id, *self._let_go, *self._newer})
             if self._adopted is None:
                 self._let_go.clear()
                 return
@@ -612,6 +635,7 @@ class SpoolKeeper:
                 self.last_error = str(error)
                 self._report("spool-reading", f"the spool cannot be read: {error}; it is tried again")
             if part is self._adopted:
+                self._let_go_of_newer()
                 self._let_go_if_done()
         if self._own is None or self._own.empty:
             self.oldest_ms = 0
@@ -621,7 +645,8 @@ class SpoolKeeper:
         """The part's next row; damaged ones are put aside and passed by.
 
         Nothing else is passed by: a later row of the same lane, once delivered, would make Redis take the one
-        that was left out for already applied.
+        that was left out for already applied. So behind one of a newer version, whose lane cannot be read,
+        only rows of lanes that are new in this opening are handed out.
         """
         while True:
             with self.sqlite_lock:
@@ -630,12 +655,20 @@ class SpoolKeeper:
                 return None
             if self._quota.drop_if_expired(part, key):
                 continue
+            if key > self._newer.get(part.id, key) and not part.has_lane_of_this_opening(key):
+                self._cursor[part.id] = key
+                continue
             with self.sqlite_lock:
                 try:
                     row = part.hand_out(key, attempted_by)
                 except NewerFormat as error:
-                    self._report("spool-newer", f"{error}; it and what follows is left for a newer version")
-                    return None
+                    self._report(
+                        "spool-newer", f"{error}; it is left for a newer version, and what is old behind it"
+                    )
+                    if part.has_lane_of_this_opening(key):
+                        return None
+                    self._newer[part.id] = self._cursor[part.id] = key
+                    continue
                 except CorruptRow:
                     part.quarantine(key)
                     row = None
@@ -681,6 +714,9 @@ class SpoolKeeper:
                 part.ack(row.key)
         except (SpoolVanished, SpoolDamaged) as error:
             self._begin_anew(part, error)
+            if self._part_of(row) is part:  # what is intact was kept, this row too
+                with suppress(SpoolError, OSError), self.sqlite_lock:
+                    part.ack(row.key)
         except (SpoolError, OSError) as error:
             # Redis has the batch and remembers its identity: should the next owner send it, nothing happens.
             # This one does not, or it would count the records twice.
@@ -712,6 +748,15 @@ class SpoolKeeper:
         if part is not None and part.empty and not any(one.part is part for one in self._recoveries):
             self._let_go_of_adopted()
 
+    def _let_go_of_newer(self) -> None:
+        """What is left in the adopted part is for a newer version, and must not keep us from other parts."""
+        part = self._adopted
+        if part is None or part.id not in self._newer or any(one.part is part for one in self._recoveries):
+            return
+        if not any(part_id == part.id for part_id, _ in self._handed_out):
+            self._post(as_told(self._listener.on_spool_opened, part.id, -part.records))
+            self._let_go_of_adopted()
+
     def _let_go_of_adopted(self) -> None:
         part, self._adopted = self._adopted, None
         if part is not None:
@@ -725,6 +770,8 @@ class SpoolKeeper:
 
     def _begin_anew(self, part: Part, error: SpoolError) -> None:
         """The part's files are gone or damaged: say so, count what was in them, and begin new ones."""
+        if isinstance(error, SpoolDamaged) and self._salvage(part, error):
+            return
         vanished = isinstance(error, SpoolVanished)
         self._report("spool-lost", f"{error}; a new spool is begun")
         self._generations[part.id] += 1
@@ -747,6 +794,30 @@ class SpoolKeeper:
                     self._claimed = None
                 self._open()
         self._measure()
+
+    def _salvage(self, part: Part, error: SpoolDamaged) -> bool:
+        """Go on with what is intact in a damaged spool, under the same keys; whether that was possible."""
+        now = time.monotonic()
+        if now < self._salvage_at.get(part.id, 0.0):
+            return False  # it is the disk that damages them, and it would do so again
+        self._salvage_at[part.id] = now + _SALVAGE_AGAIN_SECONDS
+        try:
+            with self.sqlite_lock:
+                lost = part.go_on_with_intact(str(error))
+                # Rows in hand are delivered from there.
+                in_hand = [key for part_id, key in self._handed_out if part_id == part.id]
+                lost -= sum(key.records for key in in_hand if not part.has(key))
+        except (SpoolError, OSError):
+            return False
+        self._report(
+            "spool-damaged", f"{error}; what is intact in it is kept, and {max(0, lost)} records are lost"
+        )
+        if lost > 0:
+            self._post(as_told(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0))
+        elif lost < 0:
+            self._post(as_told(self._listener.on_spool_opened, part.id, -lost))
+        self._measure()
+        return True
 
     def _put_aside(self, part: Part) -> bool:
         try:

@@ -4,6 +4,7 @@
         lock         held by the owner while it lives; removed last
         part.json    the format, and the destination that the records are meant for
         spool/       the rows
+        spool-new/   the intact rows of a damaged spool, until all of them are there
         journal-<n>  what an owner had in memory; the last is the living owner's
         quarantine/  what could not be read, byte for byte
         ballast      room on the disk, given up where deleting needs some
@@ -27,15 +28,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from .._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from .._clock import SYSTEM_CLOCK, Clock
 from .._destination import Destination
 from .._errors import PlumelogError
 from ._age import AgeClock
+from ._facts import NAME as FACTS
+from ._facts import encode_facts, read_destination
 from ._files import Ballast, Footprint, Mark, footprint_of, sync_directory
 from ._lock import SAFE_OPEN, PartLock
 from ._row import CorruptRow, NewerFormat, Row, decode_row, encode_row, level_of
@@ -48,18 +48,15 @@ from ._store import (
     SpoolError,
     SpoolFull,
     Store,
+    salvage,
 )
 
-FORMAT = 1
-
-LOCK, FACTS, SPOOL, QUARANTINE, JOURNAL = "lock", "part.json", "spool", "quarantine", "journal"
+LOCK, SPOOL, SALVAGED, QUARANTINE, JOURNAL = "lock", "spool", "spool-new", "quarantine", "journal"
 BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
 
 _SHARE_OF_THE_DISK = 8  # this part of it is what ballast may take at most
 
 _JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
-
-_MAX_FACTS_BYTES = 65_536
 
 _kept_from_parent: list[Part] = []
 
@@ -103,10 +100,12 @@ class Part:
         self._options = options
         self._notes: list[str] = []
         self._keeps_damaged = False  # a row that was passed by is still in the files
+        self.damaged_records = 0  # found at the opening in a damaged spool, and lost
         self._lane = new_lane_id()
         self._seqs = count(1)
         self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
         self._id_of: dict[RowKey, BatchId] = {}
+        self._inherited: set[RowKey] = set()  # of these, what an ended owner gave its identity
         self._store: Store
         self._ballast = Ballast(path / BALLAST, 0)
         self._age: AgeClock
@@ -168,9 +167,10 @@ class Part:
         """Take over a part that nobody owns. With ``opened=False`` its database waits for :meth:`open`.
 
         Returns:
-            None if it is owned, gone, of another destination, or of a newer format.
+            None if it is owned, gone, or of another destination.
 
         Raises:
+            NewerPart: a newer version made it.
             SpoolError: it is free, but cannot be opened now.
         """
         if read_destination(path) != destination:
@@ -285,8 +285,12 @@ class Part:
         """
         return BatchId(self._lane, next(self._seqs))
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: Batch, *, inherited: bool = False) -> None:
         """Write a batch behind all others; one that this opening wrote before under its identity is replaced.
+
+        Args:
+            batch: what to write.
+            inherited: its identity was given by an owner that has ended.
 
         Raises:
             SpoolError: it was not written.
@@ -298,6 +302,8 @@ class Part:
             # Kept also if the write fails: should it be done all the same, its repetition replaces it.
             self._key_of[batch.id] = key
             self._id_of[key] = batch.id
+            if inherited:
+                self._inherited.add(key)
         self._make_ballast()
         self._store.put(key, row)
         self.keep_time()
@@ -305,6 +311,10 @@ class Part:
     def is_of(self, key: RowKey, batch_id: BatchId) -> bool:
         """Whether this opening gave the key to the row of this batch."""
         return self._id_of.get(key) == batch_id
+
+    def has_lane_of_this_opening(self, key: RowKey) -> bool:
+        """Whether the row is of a lane in which no earlier owner can have left rows here."""
+        return key in self._id_of and key not in self._inherited
 
     def find(self, batch_id: BatchId) -> bool:
         """Whether a batch is there, after `append` failed: some writes are done all the same.
@@ -314,6 +324,14 @@ class Part:
         """
         key = self._key_of.get(batch_id)
         return key is not None and self._store.find(key)
+
+    def has(self, key: RowKey) -> bool:
+        """Whether a row is there.
+
+        Raises:
+            SpoolError: that cannot be told now.
+        """
+        return self._store.find(key)
 
     def is_newest(self, batch_id: BatchId) -> bool:
         """Whether the last row of all is this batch's.
@@ -344,10 +362,13 @@ class Part:
 
         Raises:
             CorruptRow: it is damaged; see :meth:`quarantine`.
+            SpoolDamaged: the database is; see :meth:`go_on_with_intact`.
             NewerFormat: a newer version wrote it; it stays, and is passed by with ``peek(after=key)``.
             SpoolError: it cannot be read now.
         """
         row = decode_row(self._store.read(key))
+        if len(row.batch.values) != key.records:
+            raise SpoolDamaged(f"the key of row {key} in {self.path} is not the one that it was written with")
         doubt = self._doubt
         if key.counter <= doubt.upto and row.batch.attempted_by is AttemptedBy.NOBODY:
             batch = replace(row.batch, attempted_by=doubt.by, last_attempt_ms=doubt.at_ms)
@@ -420,6 +441,23 @@ class Part:
         os.rename(path, target)
         return target
 
+    def go_on_with_intact(self, reason: str) -> int:
+        """Put a damaged spool aside, as it is, and go on with what is intact in it, under the same keys.
+
+        Returns:
+            How many records fewer there are than before; below zero where some were found that had gone.
+
+        Raises:
+            SpoolError: that is not possible now.
+        """
+        records = self.records
+        self._store.close()
+        self._store = self._salvaged(reason)
+        for batch_id, key in list(self._key_of.items()):
+            if not self._store.find(key):
+                del self._key_of[batch_id], self._id_of[key]
+        return records - self.records
+
     def start_anew(self) -> int:
         """Put the whole spool aside, as it is, and begin an empty one.
 
@@ -487,13 +525,14 @@ class Part:
         batch_id = self._id_of.pop(key, None)
         if batch_id is not None:
             del self._key_of[batch_id]
+            self._inherited.discard(key)
 
     def _open_store(self) -> Store:
+        self._end_salvage()
         try:
             return self._new_store()
         except SpoolDamaged as error:
-            self._set_aside(str(error))
-            return self._new_store()
+            return self._salvaged(str(error))
 
     def _new_store(self) -> Store:
         try:
@@ -507,6 +546,44 @@ class Part:
                 f"{store.foreign} entries of {store.path} cannot be read or were not written by us"
             )
         return store
+
+    def _salvaged(self, reason: str) -> Store:
+        """What is intact in a damaged spool, in a new one; the old one is put aside once it is all there."""
+        self._drop_salvaged()
+        newest, lost = self._newest_given(), 0
+        store = Store(self.path / SALVAGED, fsync=self._options.fsync)
+        try:
+            for key, row in salvage(self.path / SPOOL):
+                if row is None:
+                    lost += key.records
+                else:
+                    store.restore(key, row)
+        except OSError as error:
+            raise SpoolError(f"the damaged spool {self.path / SPOOL} cannot be read: {error}") from error
+        finally:
+            store.close()
+        self._set_aside(f"{reason}; {store.records} records in it are intact, {lost} are lost")
+        os.rename(self.path / SALVAGED, self.path / SPOOL)
+        self.damaged_records += lost
+        store = self._new_store()
+        store.continue_after(newest)
+        return store
+
+    def _newest_given(self) -> int:
+        return self._store.newest_given if self._is_open else 0
+
+    def _end_salvage(self) -> None:
+        """What another owner was about to do when it died."""
+        if os.path.lexists(self.path / SPOOL):
+            self._drop_salvaged()
+        elif os.path.lexists(self.path / SALVAGED):
+            os.rename(self.path / SALVAGED, self.path / SPOOL)
+
+    def _drop_salvaged(self) -> None:
+        try:
+            _remove_store(self.path / SALVAGED)
+        except OSError as error:
+            raise SpoolError(f"{self.path / SALVAGED} cannot be removed: {error}") from error
 
     def _with_ballast(self, write: Callable[[], None]) -> None:
         """Make a change that gives room back; on a full disk with the room that is kept for it."""
@@ -597,8 +674,7 @@ def _make(path: Path, destination: Destination, *, fsync: bool) -> PartLock | No
     if lock is None:
         return None
     try:
-        facts = orjson.dumps({"format": FORMAT, "destination": destination.to_json()})
-        _write_new(path / FACTS, facts, fsync=fsync)
+        _write_new(path / FACTS, encode_facts(destination), fsync=fsync)
         if fsync:
             sync_directory(path)
     except BaseException:
@@ -616,20 +692,6 @@ def _write_new(path: Path, data: bytes, *, fsync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
-def read_destination(path: Path) -> Destination | None:
-    """Where the records of a part are meant to go. None: that cannot be told, or not by this version."""
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            return None
-        with open(os.open(path / FACTS, os.O_RDONLY | SAFE_OPEN), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
-            facts: Any = orjson.loads(file.read(_MAX_FACTS_BYTES))
-        return Destination.from_json(facts["destination"]) if facts["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
 def journals_in(path: Path) -> list[Path]:
     """The journals in a part, oldest first."""
     numbered = [(_journal_number(name), path / name) for name in os.listdir(path)]
@@ -642,10 +704,20 @@ def _journal_number(name: str) -> int:
     return int(found[1]) if found else 0
 
 
+def _remove_store(path: Path) -> None:
+    """Remove a spool's files and its directory; stops with an OSError at a file that is not ours."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OSError(f"{path} is no directory")
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+        os.rmdir(path)
+
+
 def clear_leftover(path: Path) -> None:
     """Remove what is left of a part whose maker, or remover, died half-way. Never touches records."""
     with suppress(OSError):
-        if any(name in (SPOOL, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
+        if any(name in (SPOOL, SALVAGED, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
             return
     lock = PartLock.take(path / LOCK)
     try:
@@ -664,17 +736,16 @@ def _remove_files(path: Path) -> None:
 
     In this order, so that what is left after a crash half-way is still a part, or an obvious leftover.
     """
-    for directory, names in ((QUARANTINE, ()), (SPOOL, FILES)):
+    for directory, names in ((QUARANTINE, ()), (SPOOL, FILES), (SALVAGED, FILES)):
         with suppress(FileNotFoundError):
             if any(name not in names for name in os.listdir(path / directory)):
                 raise OSError(f"{path / directory} is not empty")
     if any(map(_journal_number, os.listdir(path))):
         raise OSError(f"{path} has a journal")
-    for name in FILES:
-        (path / SPOOL / name).unlink(missing_ok=True)
-    for directory in (QUARANTINE, SPOOL):
-        with suppress(FileNotFoundError):
-            os.rmdir(path / directory)
+    with suppress(FileNotFoundError):
+        os.rmdir(path / QUARANTINE)
+    for directory in (SALVAGED, SPOOL):
+        _remove_store(path / directory)
     for name in (BALLAST, AGE, ATTEMPTS, FACTS):
         (path / name).unlink(missing_ok=True)
     (path / LOCK).unlink()

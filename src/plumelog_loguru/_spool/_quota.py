@@ -81,6 +81,7 @@ class Quota:
         self.directory: SpoolDirectory | None = None
         self._others = Footprint()
         self._look_at = 0.0
+        self._small_told = False
         # What was dropped for the batch that is to be written: the disk may show it later.
         self._freed_bytes = 0
         self._freed_for: BatchId | None = None
@@ -129,7 +130,8 @@ class Quota:
         for_rows = max(
             limits.max_bytes - fixed, limits.max_bytes // 2, min(limits.max_bytes, _LEAST_FOR_ROWS)
         )
-        if for_rows > limits.max_bytes - fixed:
+        if for_rows > limits.max_bytes - fixed and not self._small_told:
+            self._small_told = True
             self._report(
                 "spool-small",
                 f"spool_max_bytes ({limits.max_bytes}) is small beside the journals and other files that the "

@@ -87,7 +87,7 @@ class Recovery:
         # The dead owner may have written its last row and died before it said so in the journal.
         known = not self._wrote and self.part.is_newest(batch.id)
         if not known:
-            self.part.append(batch)
+            self.part.append(batch, inherited=True)
             self._wrote = True
         found.settle()
         self._batch = None

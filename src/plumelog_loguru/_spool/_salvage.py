@@ -1,9 +1,9 @@
 """What is intact in a database that SQLite gives up.
 
-One flipped bit in a page's header makes SQLite refuse the page, or the whole database; one in its log makes it
-forget silently what was committed later. The rows need neither: each is found by its key, which stands before
-it, and is proven by its own checksum. So the pages are read here without SQLite, and nothing is believed but
-that checksum.
+One flipped bit in a page's header makes SQLite refuse the page, or the whole database; one in its log makes
+it forget silently what was committed later. The rows need neither: each is found by its key, which stands
+before it, and is proven by its own checksum. So the pages are read here without SQLite, and nothing is
+believed but that checksum.
 
 A row that was deleted may be found again where the page that says so is the damaged one. That does no harm:
 it keeps its identity, and Redis knows that it has it.
@@ -17,7 +17,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ._row import CorruptRow, NewerFormat, decode_row
 _PAGE = 4096  # bytes; SQLite's default, which diskcache leaves
 _LEAF = 0x0D
 # How diskcache lays out an entry: the key, two times of eight bytes, the row.
-_ENTRY = re.compile(rb"[0-9]{16}\.[0-9]{1,9}\.[0-9]{1,10}(?=.{16}PLS1 )", re.DOTALL)
+_ENTRY = re.compile(rb"[0-9]{16}\.[0-9.]{3,40}?(?=.{16}PLS1 )", re.DOTALL)
 _TIMES_BYTES = 16
 _HEADERS = range(13, 24)  # bytes that the types of an entry's columns take
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -42,9 +42,9 @@ class Found:
     row: bytes | None
 
 
-def salvage(database: Path, wal: Path) -> Iterator[Found]:
+def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
     """Each entry that can be found, once, in the order of the keys."""
-    with _Pages(database, wal) as pages:
+    with closing(_Pages(database, wal)) as pages:
         places: dict[str, list[tuple[int, int]]] = {}
         for number in range(2, pages.count + 1):  # the first holds the schema
             for key, at in _entries(pages.read(number)):
@@ -95,10 +95,7 @@ class _Pages:
             self._read_log(_read(wal))
         self.count = max(os.fstat(self._fd).st_size // _PAGE, *self._logged, 0)
 
-    def __enter__(self) -> _Pages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         os.close(self._fd)
 
     def _read_log(self, data: bytes) -> None:

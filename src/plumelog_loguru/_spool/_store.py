@@ -30,7 +30,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors import PlumelogError
 from ._files import sync_directory
 from ._row import LEVELS, CorruptRow, NewerFormat, Row, decode_row
+from ._salvage import is_broken_inside, salvage_entries
 
 if TYPE_CHECKING:
     import diskcache
@@ -193,6 +194,7 @@ class Store:
         open_cache, self._timed_out = import_diskcache()
         try:
             _prepare_files(path, fsync=fsync)
+            _check_log(path)
             self._identity = _identity(path)
             _check_writable(path)
             settings = _SETTINGS | {"sqlite_synchronous": 2} if fsync else _SETTINGS
@@ -208,6 +210,8 @@ class Store:
             self._page_bytes = self._pragma("page_size")
             self.empty_bytes = _EMPTY_PAGES * self._page_bytes
             self._count()
+            if len(self._cache) != self.batches + self.foreign:
+                raise SpoolDamaged(f"the spool {path} does not hold as many rows as it says")
         except BaseException as error:
             self.close()
             if isinstance(error, PlumelogError) or not isinstance(error, Exception):
@@ -244,6 +248,21 @@ class Store:
         with self._careful("written") as spool:
             spool.set(str(key), row)
         self._written(key)
+
+    def restore(self, key: RowKey, row: bytes) -> None:
+        """Write a row under the key that it had in another store; keys come as they rise."""
+        self._newest = key.counter
+        self._unwritten.add(key)
+        self.put(key, row)
+
+    @property
+    def newest_given(self) -> int:
+        """The counter that was given last."""
+        return self._newest
+
+    def continue_after(self, counter: int) -> None:
+        """Give no key up to this counter: others may know them."""
+        self._newest = max(self._newest, counter)
 
     def find(self, key: RowKey) -> bool:
         """Whether a row is there, after a write that failed: some are done all the same."""
@@ -309,15 +328,13 @@ class Store:
         """The text of a row.
 
         Raises:
-            CorruptRow: it cannot be found or read, though its key is there.
+            CorruptRow: it is something else than a text.
+            SpoolDamaged: it cannot be found or read, though its key is there.
         """
-        try:
-            with self._careful("read") as spool:
-                row = spool.get(str(key))
-        except SpoolDamaged as error:
-            raise CorruptRow(str(error)) from error
+        with self._careful("read") as spool:
+            row: bytes | None = spool.get(str(key))
         if row is None:
-            raise CorruptRow(f"row {key} of the spool {self.path} cannot be found")
+            raise SpoolDamaged(f"row {key} of the spool {self.path} cannot be found")
         return row
 
     def close(self) -> None:
@@ -490,6 +507,16 @@ def _prepare_files(path: Path, *, fsync: bool) -> None:
             os.chmod(path / name, 0o600)
 
 
+def _check_log(path: Path) -> None:
+    """SQLite takes a damaged log for one that ends there, and forgets what follows without a word."""
+    log = path / f"{DATABASE}-wal"
+    if is_broken_inside(log):
+        raise SpoolDamaged(f"the log of the spool {path} is damaged")
+    with suppress(FileNotFoundError):
+        if os.lstat(log).st_size and not os.lstat(path / DATABASE).st_size:
+            raise SpoolDamaged(f"the database of the spool {path} is gone, and its log is there")
+
+
 def _refuse_links(path: Path) -> None:
     """A link could make us read, write or delete somebody else's files."""
     if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -510,6 +537,24 @@ def _check_writable(path: Path) -> None:
 
 
 # ---------------------------------------------------------------- a look from outside
+
+
+def salvage(path: Path) -> Iterator[tuple[RowKey, bytes | None]]:
+    """The rows that can be found in a store that cannot be opened, as their keys rise; None: it is damaged.
+
+    Raises:
+        OSError: its files cannot be read.
+    """
+    newest = 0
+    for found in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"):
+        key = RowKey.parse(found.key)
+        if key is None or key.counter <= newest:  # of two that claim one place the first is as good
+            continue
+        newest = key.counter
+        if found.row is not None:
+            with suppress(NewerFormat):  # a flipped bit may have hit the key as well
+                key = replace(key, records=len(decode_row(found.row).batch.values))
+        yield key, found.row
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from .._spool import (
     PartInfo,
     Recovery,
     RowKey,
+    SpoolDamaged,
     SpoolDirectory,
     SpooledRow,
     SpoolError,
@@ -208,7 +209,9 @@ class Drainer:
             part = self._directory.take_free(exclude=self._tried)
             if part is not None:
                 self._tried.add(part.id)
-                self.ledger.adopted(part.id, part.records)
+                self.ledger.adopted(part.id, part.records + part.damaged_records)
+                if part.damaged_records:
+                    self.ledger.spool_lost(part.id, part.damaged_records, "corrupt")
                 for note in part.notes():
                     self.complain(note)
                 return part
@@ -322,6 +325,7 @@ class _PartRows:
         self._complain = complain
         self._cursor: RowKey | None = None
         self._ended = False
+        self._salvaged = False
         self._told: set[str] = set()
 
     def request_row(
@@ -354,7 +358,7 @@ class _PartRows:
         give(answer[0] if answer else None)
 
     def _next(self, attempted_by: AttemptedBy) -> SpooledRow | None:
-        part = self._part
+        part, before = self._part, self._cursor
         try:
             while (key := part.peek(self._cursor)) is not None:
                 self._cursor = key
@@ -369,10 +373,29 @@ class _PartRows:
         except NewerFormat as error:
             # Not passed by: a later row may be of its lane, and would make Redis take it for applied.
             self._complain(f"{error}; what is left of part {part.id} needs that version")
+        except SpoolDamaged as error:
+            if self._go_on_with_intact(error):
+                self._cursor = before
+                return self._next(attempted_by)
         except (SpoolError, OSError) as error:
             self._complain(str(error))
         self._ended = True
         return None
+
+    def _go_on_with_intact(self, damage: SpoolDamaged) -> bool:
+        """Once: a disk that damages what was just written anew would go on so for ever."""
+        if self._salvaged:
+            self._complain(str(damage))
+            return False
+        self._salvaged = True
+        try:
+            lost = self._part.go_on_with_intact(str(damage))
+        except (SpoolError, OSError) as error:
+            self._complain(str(error))
+            return False
+        self._ledger.spool_lost(self._part.id, lost, "corrupt")
+        self._complain(f"{damage}; what is intact is delivered, and {lost} records are lost")
+        return True
 
     def _try(self, write: Callable[[], None], otherwise: str, cure: str = "") -> None:
         try:
