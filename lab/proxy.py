@@ -491,6 +491,8 @@ class FaultProxy:
     async def _shut(self) -> None:
         self._unlisten()
         await self._reset(list(self._links))
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=1.0)  # a connection that was being taken just then
         await asyncio.sleep(0)  # aborted transports close their sockets one turn later
 
     def _stop_loop(self) -> None:

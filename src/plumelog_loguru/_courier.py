@@ -758,7 +758,7 @@ class Courier:
         return await arriving
 
     def _nothing_takes_records(self) -> bool:
-        return self.redis.is_away and not self._keeper.takes_records
+        return self.redis.is_away and not self._keeper.takes_records()
 
     async def replay_the_rest(self, until: float) -> None:
         """Wait for the spool's rows while Redis takes them without a pause; ``until`` is monotonic seconds.

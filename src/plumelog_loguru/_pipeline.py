@@ -56,6 +56,7 @@ class _Overflow:
     def __init__(self, keeper: SpoolKeeper, courier: Courier) -> None:
         self.has_room = keeper.has_room
         self.pause_seconds = keeper.pause_seconds
+        self.takes_records = keeper.takes_records
         self._keeper = keeper
         self._courier = courier
         self._last = Block(())

@@ -269,6 +269,8 @@ class Scene:
         kept = {half.parents[1] for half in halves} if half_way else set()
         left = sorted(path.name for path in self.spool_dir.glob("*") if path not in kept)
         assert len(halves) <= half_way and not left, f"SEED={self.seed}: {left} {halves}"
+        in_doubt = "twice" in (self.path / "stderr").read_text(errors="replace")
+        assert half_way or not in_doubt, f"SEED={self.seed}: records are said to be in doubt"
         return self.judge()
 
     def copy_spool(self, to: Path) -> None:

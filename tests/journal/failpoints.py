@@ -33,9 +33,9 @@ class FailPoint:
     def watch(self, journal: Journal | DeadJournal) -> None:
         """Come between a journal and its file."""
         if journal._file is not None:
-            journal._file = _File(self, journal._file)
+            journal._file = _File(self, journal._file)  # type: ignore[assignment]
         else:
-            journal._ring = _Mapping(self, journal._ring)
+            journal._ring = _Mapping(self, journal._ring)  # type: ignore[assignment]
 
     def write(self, do: Callable[[int], None], size: int) -> None:
         if self.left == 0:

@@ -61,7 +61,7 @@ def settle(journal: Journal, frames: list[bytes]) -> None:
 
 
 def test_a_frame_holds_its_value(journal: Journal) -> None:
-    """What comes out of a frame is what was put in, an empty record too; a record without a frame is itself."""
+    """What comes out of a frame is what was put in, an empty record too; one without a frame is itself."""
     for one in (value(1), b"", b"{}"):
         frame = journal.append(one)
         assert frame is not None and value_of(frame) == one and frame[:1] != b"{"
@@ -94,7 +94,7 @@ def test_runs_are_exact(make_journal: Callable[..., Journal]) -> None:
 
 
 def test_a_record_without_a_frame_counts_for_places_only(journal: Journal) -> None:
-    """A run's place in its batch counts the records that never went through the journal; they break no run."""
+    """A run's place in its batch counts the records that have no frame; they break no run."""
     frames = put(journal, value(1), value(2))
     assert runs_of([value(0), frames[0], value(9), frames[1]]) == [Run(journal.key, 0, 2 * len(frames[0]), 1)]
 
@@ -103,7 +103,7 @@ def test_a_record_without_a_frame_counts_for_places_only(journal: Journal) -> No
 
 
 def test_a_full_ring_takes_nothing_until_its_oldest_is_settled(journal: Journal) -> None:
-    """Room comes from the tail: the newest frames settled free nothing, the oldest settled free their room."""
+    """Room comes from the tail: settling the newest frees nothing, settling the oldest frees all."""
     frames = fill(journal)
     assert len(frames) == CAPACITY // len(frames[-1]) or len(frames) > 60
     assert not journal.has_room(len(value(0))) and journal.half_full
@@ -137,7 +137,7 @@ def test_laps_go_round_for_ever(journal: Journal, keep: int) -> None:
 
 
 def test_an_emptied_ring_begins_anew(make_journal: Callable[..., Journal]) -> None:
-    """A service that delivers what it logs touches the first pages of the file only, and has all of the room."""
+    """A service that delivers what it logs touches the first pages only, and has all of the room."""
     journal = make_journal(1 << 20)
     for number in range(5000):
         settle(journal, put(journal, value(number)))
@@ -184,9 +184,9 @@ def test_a_cut_stands_in_the_first_frame_of_each_run(journal: Journal) -> None:
     journal.cut(runs, BATCH, AttemptedBy.SCRIPT, 1_795_305_614_000)
     for run, index in zip(runs, (0, 2), strict=True):
         head = on_disk(journal, run)
-        cut, attempt = (
-            decode(journal.key, run.start, head) for decode in (decode_cut, decode_attempt)
-        )
+        cut = decode_cut(journal.key, run.start, head)
+        attempt = decode_attempt(journal.key, run.start, head)
+        assert cut is not None and attempt is not None
         assert (cut.batch_id, cut.upto, cut.index) == (BATCH, run.upto, index)
         assert (attempt.attempted_by, attempt.at_ms) == (AttemptedBy.SCRIPT, 1_795_305_614_000)
         assert decode_settled(journal.key, run.start, head) == 0
@@ -262,7 +262,7 @@ def test_a_handler_at_any_point_of_append(journal: Journal, ending: str, state: 
         seen, nested, events, watching = journal.strays([], upto=journal.head), None, 0, True
 
         # Python runs handlers where a call begins and where it has ended, and so does this.
-        def on_event(frame: Any, event: str, argument: Any) -> None:
+        def on_event(frame: Any, event: str, argument: Any, point: int = point) -> None:
             nonlocal nested, events, watching
             events += watching
             if watching and events == point:
@@ -319,9 +319,7 @@ def test_nothing_is_written_over_or_through_a_link(tmp_path: Path, mapped: bool)
     assert (tmp_path / "file").read_bytes() == b"mine" and not (tmp_path / "elsewhere").exists()
 
 
-def test_no_room_leaves_nothing_behind(
-    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_leaves_nothing_behind(tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk the journal is not made, the sentence says why, and no file is left."""
 
     def full(descriptor: int, offset: int, size: int) -> None:

@@ -6,8 +6,8 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from loguru import logger
 
 from lab.proxy import FaultProxy
@@ -17,6 +17,9 @@ from plumelog_loguru._dissection import CONNECTION_LOST, Dissection
 from plumelog_loguru._spool import DeadLetter, DeadLetters, SpoolError, _keeper
 
 from .conftest import MakeSink, verdict, wait_until
+
+if TYPE_CHECKING:
+    import pytest
 
 POISON = "poison!"
 AIM = b'"poison!"'  # its content as it goes over the wire

@@ -106,12 +106,10 @@ def test_a_sink_that_is_added_again_takes_up_its_own_journal(
 
 
 def test_a_head_that_waits_is_spooled_before_it_fills_the_journal(
-    own_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
 ) -> None:
     """A batch in flight keeps the ring from freeing room: at half of it, it goes to the disk at once."""
-    sink = make_sink(
-        f"redis://127.0.0.1:{proxy.port}", journal_max_bytes=1 << 20, socket_timeout_seconds=20
-    )
+    sink = make_sink(f"redis://127.0.0.1:{proxy.port}", journal_max_bytes=1 << 20, socket_timeout_seconds=20)
     logger.add(sink, format="{message}")
     logger.info("before")
     assert sink.drain(10).complete
@@ -130,7 +128,7 @@ def test_a_head_that_waits_is_spooled_before_it_fills_the_journal(
     assert sink.stats().dropped == {}
     held.release()
     wait_until(lambda: not (sink.stats().spooled or sink.stats().in_memory))
-    found = check_contents(own_server, expected)
+    found = check_contents(redis_server, expected)
     assert found == (0, 0)
 
 

@@ -52,8 +52,7 @@ while (now := sink.stats().spooled) != before:
     before = now
     time.sleep(0.3)
 if end == "closed":
-    print(json.dumps({"spooled": now}), flush=True)
-    sink.close(1.0)
+    print(json.dumps({"spooled": sink.close(1.0).spooled}), flush=True)
 else:
     print(json.dumps({"spooled": now}), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,9 +123,17 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("size", [200, 20_000, 900_000])
-@pytest.mark.parametrize("end", ["closed", "killed"])
-@pytest.mark.parametrize("way", ["drain", "sink"])
+@pytest.mark.parametrize(
+    ("size", "end", "way"),
+    [
+        (200, "closed", "drain"),
+        (200, "killed", "sink"),
+        (20_000, "killed", "drain"),
+        (20_000, "closed", "sink"),
+        (900_000, "closed", "drain"),
+        (900_000, "killed", "sink"),
+    ],
+)
 def test_a_disk_that_is_full_to_the_last_byte_drains(
     own_server: RedisServer, small_disk: Path, size: int, end: str, way: str
 ) -> None:
@@ -148,8 +155,10 @@ def test_a_disk_that_is_full_to_the_last_byte_drains(
     numbers = [int(content_of(one).split()[0]) for one in read_list(own_server)]
     print(f"spooled {spooled}, drained {facts}, in the list {len(numbers)}")
     assert spooled >= 15 * MIB // (size + 600)
-    assert len(numbers) == len(set(numbers)) == spooled
-    assert (facts["delivered"], facts["remaining"]) == (spooled, 0)
+    assert len(numbers) == len(set(numbers))
+    # A write that was tried again may have worked between the count and the kill.
+    assert len(numbers) == spooled or (end == "killed" and len(numbers) > spooled)
+    assert (facts["delivered"], facts["remaining"]) == (len(numbers), 0)
     assert not any(spool.glob("part-*"))
 
 
@@ -157,12 +166,10 @@ def test_a_disk_that_is_full_to_the_last_byte_drains(
 def test_the_ballast_is_for_deleting_and_never_for_new_rows(
     small_disk: Path, destination: Destination, make_batch: MakeBatch
 ) -> None:
-    """A full disk takes no new row and keeps the ballast; deleting uses it up; and it is back before new rows."""
+    """A full disk takes no new row and keeps the ballast; deleting uses it; it is back before new rows."""
     part = Part.create(small_disk, destination, options=PartOptions(ballast_bytes=BALLAST_BYTES))
     large = tuple(b"%d" % n + b"x" * 100_000 for n in range(9))
-    batches = [Batch(part.next_spool_id(), large) for _ in range(8)]
-    for batch in batches:
-        part.append(batch)
+    _append_many(part, [Batch(part.next_spool_id(), large) for _ in range(8)])
     ballast = part.path / BALLAST
     part.close()  # so that the log is gone, and has to be made again
     others = fill(small_disk)
@@ -177,8 +184,7 @@ def test_the_ballast_is_for_deleting_and_never_for_new_rows(
     assert ballast.stat().st_size == BALLAST_BYTES
     others = fill(small_disk)
     with pytest.raises(SpoolFull):
-        for seq in range(2, 40):
-            part.append(Batch(make_batch(seq).id, large))
+        _append_many(part, [Batch(make_batch(seq).id, large) for seq in range(2, 40)])
     assert ballast.stat().st_size == BALLAST_BYTES
     while (key := part.peek()) is not None and part.read(key).batch != fresh:
         part.ack(key)
@@ -189,6 +195,11 @@ def test_the_ballast_is_for_deleting_and_never_for_new_rows(
         part.ack(key)
     assert part.remove()
     assert list(small_disk.iterdir()) == []
+
+
+def _append_many(part: Part, batches: list[Batch]) -> None:
+    for batch in batches:
+        part.append(batch)
 
 
 def _taken(path: Path, destination: Destination) -> Part:
@@ -270,7 +281,7 @@ def test_without_room_for_the_ballast_nothing_is_written(
 
 
 def test_ballast_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A try that fails leaves nothing behind, one that was left half-way is begun anew, and links are refused."""
+    """A try that fails leaves nothing, one that was left half-way is begun anew, and links are refused."""
     ballast = Ballast(tmp_path / BALLAST, MIB)
     with monkeypatch.context() as patch:
 

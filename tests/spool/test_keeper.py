@@ -157,7 +157,7 @@ def test_a_row_is_told_of_before_it_is_handed_out(
     rig = start()
     block = rig.offer(b"1")
     wait_until(lambda: rig.keeper.state is KeeperState.FAILING)
-    assert not rig.keeper.takes_records
+    assert not rig.keeper.takes_records()
     assert rig.next_row() is None
     rig.keeper._writer.retry_at = 0.0
     rig.settle()

@@ -32,8 +32,8 @@ from .._journal import Journal, JournalError, Journals, runs_of
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"]
 
 _NEVER = 1 << 62
-_BLOCK_POLL_SECONDS = 0.001
-_PATIENCE_SECONDS = 1.0  # for a spool thread that is behind, before a policy that drops does so
+_POLL_SECONDS = 0.001
+_PATIENCE_SECONDS = 0.1  # for a spool thread that is behind, before a policy that drops does so
 
 
 class Overflow(Protocol):
@@ -42,6 +42,9 @@ class Overflow(Protocol):
     def has_room(self) -> bool: ...
 
     def pause_seconds(self) -> float: ...
+
+    def takes_records(self) -> bool:
+        """Whether there will be room soon."""
 
     def offer(self, values: list[bytes]) -> None:
         """Take these records; the same list a second time is the same records, and is taken once."""
@@ -71,7 +74,7 @@ class HandOff:
         self._wake: Callable[[], None] | None = None
         self._wake_at_records = 1
         self._wake_at_bytes = _NEVER
-        self._block_gave_up = False
+        self._gave_up = False
         self._closed = False
         self.shifting = False  # records have left the queue and are not yet known to the overflow
         # Written by callers, under their lock.
@@ -135,47 +138,49 @@ class HandOff:
 
     def _make_room_locked(self, size_bytes: int) -> bool:
         """Move the oldest records on, or let the policy decide. False: the new record has no room."""
-        give_up_at: float | None = None
+        give_up_at = time.monotonic() + self._patience_seconds()
         while self._is_full_for(size_bytes):
             if self._shift_locked():
-                continue
-            policy = self.bounds.policy
-            if policy in ("drop_oldest", "drop_lowest_level"):
-                evicted: list[bytes] = []
-                self._pop_locked(1, evicted)
-                count = len(evicted)
-                if evicted:
-                    self._evicted_span = (self._evicted_span or evicted)[0], evicted[-1]
-                self._evicted += count
-                self._journals.settle(runs_of(evicted))
-            elif policy == "drop_newest" or self._block_gave_up:
-                return False
-            elif give_up_at is None:
-                give_up_at = time.monotonic() + self.bounds.block_timeout_seconds
-            elif time.monotonic() >= give_up_at:
-                # From now on like `drop_newest`, until there is room: a thousand callers must not wait in
-                # turn.
-                self._block_gave_up = True
+                self._gave_up = False
+            elif not self._gave_up and time.monotonic() < give_up_at:
+                time.sleep(_POLL_SECONDS)
             else:
-                time.sleep(_BLOCK_POLL_SECONDS)
-        self._block_gave_up = False
+                # From now on at once, until there is room: a thousand callers must not wait in turn.
+                self._gave_up = True
+                if self.bounds.policy not in ("drop_oldest", "drop_lowest_level"):
+                    return False
+                self._evict_locked()
         return True
+
+    def _patience_seconds(self) -> float:
+        """How long a caller waits for room."""
+        if self.bounds.policy == "block":
+            return self.bounds.block_timeout_seconds
+        overflow = self._overflow
+        return _PATIENCE_SECONDS if overflow is not None and overflow.takes_records() else 0.0
+
+    def _evict_locked(self) -> None:
+        evicted: list[bytes] = []
+        self._pop_locked(1, evicted)
+        count = len(evicted)
+        if evicted:
+            self._evicted_span = (self._evicted_span or evicted)[0], evicted[-1]
+        self._evicted += count
+        self._journals.settle(runs_of(evicted))
 
     def _append_later_locked(self, journal: Journal, value: bytes) -> bytes | None:
         """The journal is full, which is a full queue: move records on until it has room. None: it has none.
 
         It frees room from its oldest record on, so that to drop one from the queue would not help.
         """
-        seconds = self.bounds.block_timeout_seconds if self.bounds.policy == "block" else _PATIENCE_SECONDS
-        give_up_at = time.monotonic() + seconds
+        give_up_at = time.monotonic() + self._patience_seconds()
         while (item := journal.append(value)) is None:
             if self._shift_locked():
                 continue
-            if self._block_gave_up or time.monotonic() >= give_up_at:
-                self._block_gave_up = True
+            if self._gave_up or time.monotonic() >= give_up_at:
+                self._gave_up = True
                 return None
-            time.sleep(_BLOCK_POLL_SECONDS)
-        self._block_gave_up = False
+            time.sleep(_POLL_SECONDS)
         return item
 
     def _shift_locked(self) -> bool:
@@ -265,7 +270,7 @@ class HandOff:
             # bytes in the queue for ever, and a queue that always looks full is never waited for.
             self._left_bytes_by_loop = self._put_bytes - self._left_bytes_by_callers
         if taken:
-            self._block_gave_up = False  # there is room: who finds none again waits again
+            self._gave_up = False  # there is room: who finds none again waits again
         return taken
 
     def take_evicted_span(self) -> tuple[bytes, bytes] | None:

@@ -5,6 +5,8 @@
     journal   of a living owner: append, cut, settle
     journals  those that one owner has at the same time
     recovery  what a dead owner left
+
+It knows nothing of the spool: who recovers a journal says where its batches go.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 r"""The journal's file, byte by byte: a header, and a ring of frames.
 
     file    4096 bytes of header, then `capacity` bytes of ring
-    header  the same twice, at 0 and at 2048: 64 fixed bytes, 20 bytes with the tail; each copy alone is enough
+    header  twice, at 0 and at 2048: 64 fixed bytes, 20 bytes with the tail; each copy alone is enough
     frame   [head][cut][attempt][settled][value], contiguous, never across the end of the ring
 
 A *position* only grows and is never used twice in one journal; ``position % capacity`` is the place in the
-ring. Where a frame does not fit before the end of a lap, and where a journal that was emptied begins anew, the
-next frame stands at the start of the next lap; nothing marks this.
+ring. Where a frame does not fit before the end of a lap, and where a journal that was emptied begins anew,
+the next frame stands at the start of the next lap; nothing marks this.
 
-Every checksum begins with ``position ^ key``, the journal's key and the place where the frame stands, so that
-nothing that an earlier lap left, and nothing that a record contains, passes for a frame of this one. zlib takes
-the lower 32 bits of it; the capacity is odd, so that these differ from lap to lap.
+Every checksum begins with ``position ^ key``, the journal's key and the place where the frame stands, so
+that nothing that an earlier lap left, and nothing that a record contains, passes for a frame of this one.
+zlib takes the lower 32 bits of it; the capacity is odd, so that these differ from lap to lap.
 
 A *run* is a stretch of frames without a gap. A batch's identity (its cut) and its end (settled) are written
 once for a run, into its first frame; zeros there say that it has not been cut, or not been settled.
@@ -32,7 +32,7 @@ FORMAT = 1
 HEADER_BYTES = 4096
 HEADER_COPIES = (0, 2048)
 TAIL_OFFSET = 64  # in each copy
-LEAST_CAPACITY, MOST_CAPACITY = 1 << 12, 1 << 30
+LEAST_CAPACITY, MOST_CAPACITY = (1 << 12) - 1, 1 << 30
 
 # No value begins with a zero byte, or contains one: they are JSON.
 MAGIC = b"\0PLJ"
@@ -88,7 +88,9 @@ def value_of(item: bytes) -> bytes:
 
 def key_of(item: bytes) -> int | None:
     """The key of the journal that a frame is in; None: it is a record without a frame."""
-    key: int = HEAD.unpack_from(item)[2] if item[:4] == MAGIC else None
+    if item[:4] != MAGIC:
+        return None
+    key: int = HEAD.unpack_from(item)[2]
     return key
 
 
@@ -109,14 +111,6 @@ def runs_of(items: Sequence[bytes]) -> list[Run]:
     if index >= 0:
         runs.append(Run(key, start, upto, index))
     return runs
-
-
-def position_of(item: bytes) -> int | None:
-    """Where a frame stands in its journal; None: it is a record without a frame."""
-    if item[:4] != MAGIC:
-        return None
-    position: int = HEAD.unpack_from(item)[3]
-    return position
 
 
 # ---------------------------------------------------------------- the parts of a frame

@@ -3,9 +3,9 @@
 Promises:
 
 - A record that ``append`` returned is in the file, whatever becomes of the process.
-- A signal handler, a ``__del__`` or an interrupt in the middle of ``append`` leaves no hole and no half frame:
-  what decides on a place and what writes there is one stretch of byte code without a call, and Python runs
-  handlers and collects garbage only at calls. Whatever else came to pass before, the stretch sees.
+- A signal handler, a ``__del__`` or an interrupt in the middle of ``append`` leaves no hole and no half
+  frame: what decides on a place and what writes there is one stretch of byte code that calls nothing and
+  makes no container, and only there does Python run handlers and collect garbage. What came before, it sees.
 - The ring frees its room from its tail only. The header is written before that room is given away.
 
 Three kinds of threads meet here without a lock of their own: callers ``append`` (one at a time: they hold a
@@ -73,8 +73,8 @@ class Journal:
 
     def __init__(self, path: Path, capacity: int, mapped: bool | None) -> None:
         self.path = path
-        # Bytes of the ring; odd, so that at one place of it no two laps begin a checksum alike: only the lower
-        # 32 bits of a position count there.
+        # Bytes of the ring; odd, so that at one place of it no two laps begin a checksum alike: only the
+        # lower 32 bits of a position count there.
         self.capacity = capacity = capacity - 1 | 1
         self.key = int.from_bytes(os.urandom(4), "little")
         self.fetched: set[int] = set()  # positions that `strays` has given out
@@ -147,7 +147,8 @@ class Journal:
         key = self.key
         frame = _new_frame(MAGIC, size, key, position, _crc32(value, position ^ key)) + value
         place = slice(at, at + size)
-        # Three statements without a call: nothing can come between. What came before may have taken this place.
+        # Three statements without a call: nothing can come between. What came before may have taken this
+        # place.
         if self._head != position:
             return self.append(value)
         self._ring[place] = frame
@@ -202,9 +203,7 @@ class Journal:
 
     # ---------------------------------------------------------------- any thread, for frames in its hands
 
-    def cut(
-        self, runs: Sequence[Run], batch_id: BatchId, attempted_by: AttemptedBy, at_ms: int
-    ) -> None:
+    def cut(self, runs: Sequence[Run], batch_id: BatchId, attempted_by: AttemptedBy, at_ms: int) -> None:
         """Write down which batch these frames are; before it is attempted, and before it is spooled.
 
         A second call for the same batch writes down a later attempt.

@@ -23,7 +23,7 @@ class Journals:
         self._tails: dict[int, int] = {}
 
     def use(self, journal: Journal | None) -> None:
-        """Let this one be current, or none; callers keep out meanwhile. The one before stays until it is clear."""
+        """Let this one be current, or none; callers keep out meanwhile. Earlier ones stay until clear."""
         if journal is not None:
             self._by_key[journal.key] = journal
         self.current = journal
@@ -31,8 +31,8 @@ class Journals:
     def cut(self, runs: Sequence[Run], batch_id: BatchId, attempted_by: AttemptedBy, at_ms: int) -> None:
         """Write down which batch these frames are, each in its journal.
 
-        Never raises: where a disk fails, records that are delivered and may come twice after a crash are better
-        than records that wait.
+        Never raises: where a disk fails, records that are delivered and may come twice after a crash are
+        better than records that wait.
         """
         for journal, own in self._sorted(runs):
             with suppress(JournalError):

@@ -173,9 +173,9 @@ class DeadJournal:
         frames = [place for batch in self._unsettled() for _, place in batch.frames]
         frames += [place for place, _ in self._fresh]
         frames.sort(key=lambda place: place.position)
-        times = [_dt_time(self._value(place)) for place in (frames[0], frames[-1])] if frames else [None, None]
+        first, last = (_dt_time(self._value(frames[end])) if frames else None for end in (0, -1))
         size = sum(place.upto - place.position - VALUE_OFFSET for place in frames)
-        return JournalFacts(len(frames), size, *times)
+        return JournalFacts(len(frames), size, first, last)
 
     # ---------------------------------------------------------------- finding frames
 
@@ -319,7 +319,7 @@ class DeadJournal:
     def _cut_some(self) -> None:
         """Cut the oldest frames that nobody has cut, about one batch of bytes, and write that down."""
         batch = _Batch(BatchId(self._lane, self._next_seq), unsettled=True)
-        size, doubtful = 0, self._fresh[0][1]
+        size, index, doubtful = 0, 0, self._fresh[0][1]
         for place, in_doubt in self._fresh:
             size += place.upto - place.position - VALUE_OFFSET
             if in_doubt != doubtful or (size > MAX_BATCH_BYTES and batch.frames):
@@ -351,11 +351,10 @@ class DeadJournal:
 
     def _recovered(self, found: _Batch) -> RecoveredBatch:
         frames = sorted(found.frames, key=lambda one: (one[0], one[1].position))
-        by = {attempt.attempted_by for attempt in found.attempts}
         batch = Batch(
             found.id,
             tuple(self._value(place) for _, place in frames),
-            next((worst for worst in (AttemptedBy.PLAIN, AttemptedBy.SCRIPT) if worst in by), AttemptedBy.NOBODY),
+            max((attempt.attempted_by for attempt in found.attempts), key=list(AttemptedBy).index),
             max(attempt.at_ms for attempt in found.attempts),
         )
         doubtful = any(attempt.doubtful for attempt in found.attempts)

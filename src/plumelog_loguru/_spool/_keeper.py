@@ -196,7 +196,6 @@ class SpoolKeeper:
         """Whether records may be offered: there is a spool, or it is not yet known that there is none."""
         return self.state in (KeeperState.OPENING, KeeperState.READY, KeeperState.FAILING)
 
-    @property
     def takes_records(self) -> bool:
         """Whether what is offered will be written soon."""
         return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._writer.full

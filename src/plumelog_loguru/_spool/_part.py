@@ -648,6 +648,7 @@ class Part:
         directory = self.path / QUARANTINE
         with suppress(FileExistsError):
             os.mkdir(directory, 0o700)
+            os.chmod(directory, 0o700)  # whatever the umask left of it
         if not stat.S_ISDIR(os.lstat(directory).st_mode):
             raise OSError(f"{directory} is no directory")
         return directory

@@ -46,7 +46,7 @@ def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
     """Each entry that can be found, once, in the order of the keys."""
     with closing(_Pages(database, wal)) as pages:
         places: dict[str, list[tuple[int, int]]] = {}
-        for number in range(2, pages.count + 1):  # the first holds the schema
+        for number in pages.numbers:
             for key, at in _entries(pages.read(number)):
                 places.setdefault(key, []).append((number, at))
         for key in sorted(places):
@@ -93,7 +93,8 @@ class _Pages:
         self._logged: dict[int, bytes] = {}
         with suppress(OSError):
             self._read_log(_read(wal))
-        self.count = max(os.fstat(self._fd).st_size // _PAGE, *self._logged, 0)
+        in_file = range(1, os.fstat(self._fd).st_size // _PAGE + 1)
+        self.numbers = sorted({*in_file, *self._logged})
 
     def close(self) -> None:
         os.close(self._fd)
