@@ -183,14 +183,14 @@ def test_a_policy_that_drops_waits_a_moment_for_a_spool_that_is_only_behind(
         if len(slept) == 3:
             overflow.room_bytes = 1000
 
-    monkeypatch.setattr(_queue.time, "sleep", sleep)
+    monkeypatch.setattr("plumelog_loguru._handoff._queue.time.sleep", sleep)
     handoff.put(b"c")
     assert (handoff.evicted, handoff.refused_full, overflow.taken) == (0, 0, [[b"a", b"b"]])
     overflow.room_bytes = 0
-    monkeypatch.setattr(_queue, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("plumelog_loguru._handoff._queue._PATIENCE_SECONDS", 0.0)
     fill(handoff, b"d", b"e")
     assert handoff.evicted + handoff.refused_full == 1
-    monkeypatch.setattr(_queue, "_PATIENCE_SECONDS", 1e9)
+    monkeypatch.setattr("plumelog_loguru._handoff._queue._PATIENCE_SECONDS", 1e9)
     handoff.put(b"f")
     assert handoff.evicted + handoff.refused_full == 2
     assert len(slept) == 3
