@@ -53,9 +53,7 @@ class FakeSource:
         self.restamped: list[tuple[SpooledRow, Batch]] = []
         self.left: list[SpooledRow] = []
 
-    def request_row(
-        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
-    ) -> None:
+    def request_row(self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy) -> None:
         self.asked += 1
         row = self.rows.pop(0) if self.rows else None
         if self.held is None:
@@ -72,9 +70,7 @@ class FakeSource:
     def leave(self, row: SpooledRow) -> None:
         self.left.append(row)
 
-    def ask_letters(
-        self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]
-    ) -> None:
+    def ask_letters(self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]) -> None:
         give(False)
 
 

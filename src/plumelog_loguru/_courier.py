@@ -37,7 +37,7 @@ from ._delivery import (
 )
 from ._dissection import Dissection, Onward, Settled, Step, Stuck, Suspected, Waiting
 from ._handoff import Batcher, HandOff
-from ._journal import Journals, Run, runs_of, value_of
+from ._journal import Journals, Run, of_one_journal, runs_of, value_of
 from ._ledger import Ledger
 from ._loss_marker import Loss, LossMarkers
 from ._on_the_way import Head, OnTheWay
@@ -227,7 +227,20 @@ class Courier:
         block = self._returned.popleft()
         if block.batch is not None:
             return self._begin(Head(block.batch, block.runs, origin=block))
+        items = block.values[block.written :]
+        if (count := of_one_journal(items)) < len(items):
+            block = self._divide(block, count)
         return self._begin(self._new_head(block.values[block.written :], block))
+
+    def _divide(self, block: Block, count: int) -> Block:
+        """Two blocks in the place of one: so many of its records, which is returned, and the others."""
+        items = block.values[block.written :]
+        parts = Block(items[:count], since=block.since), Block(items[count:], since=block.since)
+        for part in parts:
+            self._on_the_way.add(part)
+        self._on_the_way.discard(block)
+        self._returned.appendleft(parts[1])
+        return parts[0]
 
     def _mark_a_loss(self) -> Head | None:
         """A marker of what was lost, as a batch of its own; while Redis is away it is spooled like any."""
@@ -372,7 +385,14 @@ class Courier:
 
     async def _probe_for(self, head: Head) -> None:
         """The head failed, by its own fault or by Redis's: find out which."""
-        outcome = await self._sender.probe()
+        self._sending = True
+        try:
+            outcome = await self._sender.probe()
+        finally:
+            self._sending = False
+        if self._head is not head:  # it went to the spool meanwhile
+            self.redis.note(outcome.failure) if isinstance(outcome, Failed) else self.redis.took_something()
+            return
         if isinstance(outcome, Failed):
             head.suspicion.probe_failed()
             head.tries += 1  # it would have failed as well
@@ -826,18 +846,27 @@ class Courier:
         while items := self._handoff.take():
             self._returned.append(Block(items))
             self._on_the_way.add(self._returned[-1])
-        for block in [one for one in self._on_the_way if isinstance(one, Block)]:
-            if self._holds(block):
-                left += len(block.values) - block.written
+        returned, self._returned = self._returned, deque()
+        for block in returned:
+            kept = self._kept_in_memory(block)
+            left += len(block.values) - block.written
+            if kept is not None:
+                left -= len(kept.values) - kept.written
+                self._returned.append(kept)
+                self._on_the_way.add(kept)
+            if kept is not block:
                 self._on_the_way.discard(block)
-        self._returned = deque(block for block in self._returned if not self._holds(block))
         return left
 
-    def _holds(self, block: Block) -> bool:
-        """Whether what is left of the block is in the journal."""
+    def _kept_in_memory(self, block: Block) -> Block | None:
+        """What is left of the block and not in the journal."""
         if block.batch is not None:
-            return self._journals.holds_runs(block.runs)
-        return self._journals.holds(block.values[block.written :])
+            return None if self._journals.holds_runs(block.runs) else block
+        items = block.values[block.written :]
+        others = [item for item in items if not self._journals.holds([item])]
+        if len(others) == len(items):
+            return block
+        return Block(others, since=block.since) if others else None
 
     def remains(self) -> int:
         """After the end: records that are in memory, and neither in Redis nor in the spool."""
@@ -868,4 +897,3 @@ class Courier:
             self._ledger.dropped(lost, reason)
             self._lost(lost, reason)
         return lost
-

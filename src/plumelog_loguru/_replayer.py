@@ -12,8 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from ._batch import Batch
-from ._batch import AttemptedBy
+from ._batch import AttemptedBy, Batch
 from ._clock import Clock
 from ._delivery import Sender
 from ._destination import Destination
@@ -27,9 +26,7 @@ _READ_SECONDS = 0.2
 class RowSource(Disk, Protocol):
     """Where rows come from: the spool thread."""
 
-    def request_row(
-        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
-    ) -> None:
+    def request_row(self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy) -> None:
         """Give the next row, or None; it will be attempted in this way."""
         ...
 

@@ -1,27 +1,34 @@
 """Spool directories that outlive their processes.
 
 A part is the real one, with its identities, keys and checked rows. Its database is a dictionary, its lock is
-the name of its owner. A write may fail before it was done or after, and the process may die at either point.
+the name of its owner, its journals are real to the byte. A write may fail before it was done or after, and
+the process may die at either point.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumelog_loguru._batch import BatchId
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._journal import DeadJournal
 from plumelog_loguru._spool import DeadLetter
 from plumelog_loguru._spool._files import Footprint
 from plumelog_loguru._spool._part import Part, PartOptions
 from plumelog_loguru._spool._row import CorruptRow, decode_row
 from plumelog_loguru._spool._store import RowKey, SpoolError, SpoolVanished
 
+from .files import SPOOL_DIR, SimulatedMark, current_process
+
 if TYPE_CHECKING:
     from .world import Process, World
+
+_PLENTY = 1 << 60
 
 
 class Files:
@@ -30,9 +37,20 @@ class Files:
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: dict[RowKey, bytes] = {}  # in the order of their keys
+        self.has_database = False
+        self.journals: dict[str, bytearray] = {}
         self.marks: dict[str, dict[str, int | str]] = {}
+        self.aside = 0  # what is in quarantine
         self.owner: Process | None = None
         self.replaced = 0  # how often somebody deleted the database
+
+    def __repr__(self) -> str:
+        return f"{self.name[-4:]} ({len(self.rows)} rows, journals {list(self.journals)})"
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the part takes of the disk."""
+        return Footprint(sum(map(len, self.rows.values())), sum(map(len, self.journals.values())))
 
 
 class Disk:
@@ -43,6 +61,9 @@ class Disk:
         self.parts: dict[str, Files] = {}
         self.made = 0
         self.opens = True
+        self.opens_databases = True
+        self.free_bytes = _PLENTY
+        self.mapped = True  # journals are written through a mapping
         # Probabilities.
         self.write_fails = 0.0
         self.done_though_failed = 0.0  # of the writes that fail
@@ -53,12 +74,21 @@ class Disk:
 
     def heal(self) -> None:
         """From now on everything works."""
-        self.opens = True
+        self.opens = self.opens_databases = True
+        self.free_bytes = _PLENTY
         self.write_fails = self.read_fails = 0.0
 
-    def parts_with_rows(self) -> list[str]:
-        """The names of parts that hold something."""
-        return [name for name, files in self.parts.items() if files.rows]
+    def part_at(self, path: Path) -> Files | None:
+        """The part in this place, if there is one."""
+        return self.parts.get(path.name.removeprefix("part-"))
+
+    def left_behind(self) -> list[Files]:
+        """Parts with rows, or with journals that nobody writes any more."""
+        return [
+            files
+            for files in self.parts.values()
+            if files.rows or files.journals.keys() - (files.owner.journal_names() if files.owner else set())
+        ]
 
     def values(self) -> set[bytes]:
         """Every record in an intact row."""
@@ -71,25 +101,41 @@ class Disk:
                     pass
         return found
 
+    def journaled(self) -> set[bytes]:
+        """Every record that a recovery would find in a journal now."""
+        journals = (data for files in self.parts.values() for data in files.journals.values())
+        return {value for data in journals for value in self._values_in(data)}
+
+    def _values_in(self, data: bytearray) -> Iterator[bytes]:
+        dead = DeadJournal(SPOOL_DIR / "journal", self._world.os.descriptor_of(data))
+        dead.close()
+        for batch in dead._unsettled():
+            yield from (dead._value(place) for _, place in batch.frames)
+        yield from (dead._value(place) for place, _ in dead._fresh)
+
     def write(self, process: Process, what: str, done: Any) -> Any:
         """Make a change, or fail before or after it."""
-        dice = self._world.dice
-        process.may_die(f"before it {what}")
-        fails = dice.random() < self.write_fails
-        if fails:
-            self.faults_met += 1
-        if fails and dice.random() >= self.done_though_failed:
+        process.may_die("before it", what)
+        fails = self.draws_failure()
+        if fails and self._world.dice.random() >= self.done_though_failed:
             self._world.tell(f"{process} could not have {what}")
             raise SpoolError("the disk is full")
         result = done()
         self._world.tell(f"{process} {what}{', and was told that it failed' if fails else ''}")
-        process.may_die(f"after it {what}")
+        process.may_die("after it", what)
         if fails:
             raise SpoolError("the disk is full, and yet it was written")
         return result
 
-    def check_read(self, process: Process) -> None:
-        if self._world.dice.random() < self.read_fails:
+    def draws_failure(self) -> bool:
+        """Whether the next write fails."""
+        fails = self.write_fails > 0 and self._world.dice.random() < self.write_fails
+        self.faults_met += fails
+        return fails
+
+    def check_read(self) -> None:
+        """Fail, now and then."""
+        if self.read_fails and self._world.dice.random() < self.read_fails:
             self.faults_met += 1
             raise SpoolError("the disk cannot be read")
 
@@ -98,23 +144,32 @@ class SimulatedStore:
     """Stands for the library's `Store`."""
 
     foreign = 0
+    empty_bytes = 0
 
     def __init__(self, files: Files, process: Process) -> None:
-        self.path = Path("/simulated") / files.name
+        self.path = SPOOL_DIR / files.name
         self._files = files
         self._process = process
         self._disk = process.world.disk
+        if not self._disk.opens_databases:
+            self._disk.faults_met += 1
+            raise SpoolError("the database cannot be opened")
+        files.has_database = True
         self._replaced = files.replaced
         self._newest = max((key.counter for key in files.rows), default=0)
         self.batches = self.records = self.bytes = self.age_ms = 0
         self.bytes_by_level: Counter[str | None] = Counter()
         for key in files.rows:
             self._count(key, 1)
+            self.age_ms = max(self.age_ms, key.age_ms or 0)
         self._unwritten: set[RowKey] = set()
         self._passed: set[RowKey] = set()
 
+    def bytes_on_disk(self) -> int:
+        return self.bytes
+
     def newest(self) -> RowKey | None:
-        self._disk.check_read(self._process)
+        self._disk.check_read()
         return max(self._files.rows, default=None)
 
     def new_key(self, records: int, size: int, level: str, age_ms: int) -> RowKey:
@@ -126,13 +181,13 @@ class SimulatedStore:
     def put(self, key: RowKey, row: bytes) -> None:
         self._check_still_ours()
         self._disk.write(
-            self._process, f"wrote {_described(row)}", lambda: self._files.rows.__setitem__(key, row)
+            self._process, f"wrote {self._described(row)}", lambda: self._files.rows.__setitem__(key, row)
         )
         self._written(key)
 
     def find(self, key: RowKey) -> bool:
         self._check_still_ours()
-        self._disk.check_read(self._process)
+        self._disk.check_read()
         if key in self._files.rows:
             self._written(key)
         return key in self._files.rows
@@ -147,27 +202,33 @@ class SimulatedStore:
         row = self._files.rows.get(key)
         if row is None:
             return
-        self._disk.write(self._process, f"deleted {_described(row)}", lambda: self._files.rows.pop(key))
-        self._count(key, -1)
+        self._disk.write(self._process, f"deleted {self._described(row)}", lambda: self._files.rows.pop(key))
+        if key in self._unwritten:
+            self._unwritten.remove(key)
+        elif key not in self._passed:
+            self._count(key, -1)
 
     def pass_by(self, key: RowKey) -> None:
-        if key not in self._passed:
+        if key in self._files.rows and key not in self._passed:
             self._passed.add(key)
             self._count(key, -1)
 
     def peek(self, after: RowKey | None = None) -> RowKey | None:
         self._check_still_ours()
-        self._disk.check_read(self._process)
+        self._disk.check_read()
         keys = [key for key in self._files.rows if key not in self._passed]
         place = 0 if after is None else bisect_right(keys, after)
         return keys[place] if place < len(keys) else None
 
     def read(self, key: RowKey) -> bytes:
         self._check_still_ours()
-        self._disk.check_read(self._process)
+        self._disk.check_read()
         if key not in self._files.rows:
             raise CorruptRow("not found")
         return self._files.rows[key]
+
+    def shrink_log(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -182,14 +243,21 @@ class SimulatedStore:
         if self._files.replaced != self._replaced:
             raise SpoolVanished("the spool was deleted while it was in use")
 
+    def _described(self, row: bytes) -> str:
+        if self._process.world.story is None:
+            return ""
+        try:
+            batch = decode_row(row).batch
+        except CorruptRow:
+            return "a damaged row"
+        return f"{batch.id.lane[:6]}…:{batch.id.seq} ({len(batch.values)} records)"
+
 
 class SimulatedLetters:
     """Stands for the library's `DeadLetters`."""
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
-        from .world import PROCESS
-
-        self._process: Process = PROCESS.get()
+        self._process = current_process()
         self._disk = self._process.world.disk
 
     def prepare(self, letter: DeadLetter) -> None:
@@ -200,7 +268,9 @@ class SimulatedLetters:
 
     def commit(self, batch_id: BatchId) -> None:
         def done() -> None:
-            value = self._disk.prepared.pop(batch_id)
+            value = self._disk.prepared.pop(batch_id, None)
+            if value is None:
+                raise SpoolError("there is no such letter")
             self._process.world.on_letter(value)
             self._disk.letters[batch_id] = value
 
@@ -210,22 +280,24 @@ class SimulatedLetters:
         self._disk.prepared.pop(batch_id, None)
 
     def has(self, batch_id: BatchId) -> bool:
-        self._disk.check_read(self._process)
+        self._disk.check_read()
         return batch_id in self._disk.letters
 
 
 class SimulatedPart(Part):
     """The real part, on a simulated database and under a simulated lock."""
 
-    def __init__(self, files: Files, process: Process, destination: Destination, opened: bool) -> None:
+    def __init__(
+        self, files: Files, process: Process, destination: Destination, options: PartOptions, opened: bool
+    ) -> None:
         self._files = files
         self._process = process
         files.owner = process
         super().__init__(
-            Path(f"/simulated/part-{files.name}"),
+            SPOOL_DIR / f"part-{files.name}",
             destination,
-            _Lock(files),  # type: ignore[arg-type]
-            options=PartOptions(clock=process.world.clock),
+            _Lock(files, process),  # type: ignore[arg-type]
+            options=replace(options, ballast_bytes=0),
             opened=opened,
         )
 
@@ -235,63 +307,61 @@ class SimulatedPart(Part):
     _new_store = _open_store
 
     def _mark(self, name: str) -> Any:
-        return _Mark(self._files.marks, name)
+        return SimulatedMark(self._files.marks, name)
 
     def footprint(self) -> Footprint:
-        return Footprint(self.bytes)
-
-    def journals(self) -> list[Path]:
-        return []
+        return self._files.footprint
 
     def quarantine(self, key: RowKey) -> None:
         try:
             self._store.delete(key)
+            self._files.aside += 1
         except SpoolError:
             self._store.pass_by(key)
         self._forget(key)
 
-    def remove(self) -> bool:
-        empty = not self._files.rows
-        if empty:
-            self._process.world.disk.parts.pop(self._files.name, None)
-        self._lock.release()
-        return empty
+    def keep_aside(self, name: str, data: bytes) -> None:
+        self._files.aside += 1
+
+    def set_aside(self, path: Path) -> Path:
+        del self._files.journals[path.name]
+        self._files.aside += 1
+        return path
 
 
-class _Mark:
-    def __init__(self, marks: dict[str, dict[str, int | str]], name: str) -> None:
-        self._marks = marks
-        self._name = name
-
-    def read(self) -> dict[str, int | str]:
-        return self._marks.get(self._name, {})
-
-    def write(self, **facts: int | str) -> None:
-        self._marks[self._name] = facts
-
-    def remove(self) -> None:
-        self._marks.pop(self._name, None)
+def remove_files(path: Path) -> None:
+    """Stands for what removes a part; where there is a journal, or a quarantine, it removes nothing."""
+    process = current_process()
+    parts = process.world.disk.parts
+    files = process.world.disk.part_at(path)
+    process.may_die("before it", "removed a part")
+    if files is None or files.owner is not process or files.aside or files.journals:
+        raise OSError("the part is not empty, or not ours")
+    del parts[files.name]
+    process.world.tell(f"{process} removed part {files}")
+    process.may_die("after it", "removed a part")
 
 
 class _Lock:
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, process: Process) -> None:
         self._files = files
+        self._process = process
 
     def is_there(self) -> bool:
-        return True
+        return self._process.world.disk.parts.get(self._files.name) is self._files
 
     def release(self) -> None:
-        self._files.owner = None
+        if self._files.owner is self._process:
+            self._files.owner = None
 
 
 class SimulatedDirectory:
     """Stands for the library's `SpoolDirectory`."""
 
     def __init__(self, path: Path, destination: Destination, options: PartOptions) -> None:
-        from .world import PROCESS
-
         self.destination = destination
-        self._process: Process = PROCESS.get()
+        self._options = options
+        self._process = current_process()
         self._disk = self._process.world.disk
 
     def open(self) -> None:
@@ -306,34 +376,34 @@ class SimulatedDirectory:
         return {}
 
     def footprint(self, without: Collection[str]) -> Footprint:
-        return Footprint()
+        parts = self._disk.parts.values()
+        return sum((files.footprint for files in parts if files.name not in without), Footprint())
 
     def free_bytes(self) -> int:
-        return 1 << 40
+        return self._disk.free_bytes
 
     def take_or_create(self, *, opened: bool = True) -> Part:
         part = self.take_free(opened=opened)
         if part is None:
-            self._process.may_die("before it made a part")
+            self._process.may_die("before it", "made a part")
             self._disk.made += 1
             files = Files(f"{self._disk.made:016x}")
             self._disk.parts[files.name] = files
-            part = SimulatedPart(files, self._process, self.destination, opened)
+            part = SimulatedPart(files, self._process, self.destination, self._options, opened)
         return part
 
     def take_free(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part | None:
         free = [f for f in self._disk.parts.values() if f.owner is None and f.name not in exclude]
         if not free:
             return None
-        files = self._process.world.dice.choice(free)
-        self._process.world.adopted += bool(files.rows)
-        self._process.world.tell(f"{self._process} takes over part {files.name[-4:]}, {len(files.rows)} rows")
-        return SimulatedPart(files, self._process, self.destination, opened)
-
-
-def _described(row: bytes) -> str:
-    try:
-        batch = decode_row(row).batch
-    except CorruptRow:
-        return "a damaged row"
-    return f"{batch.id.lane[:6]}…:{batch.id.seq} ({len(batch.values)} records)"
+        process, world = self._process, self._process.world
+        files = world.dice.choice(free)
+        try:
+            part = SimulatedPart(files, process, self.destination, self._options, opened)
+        except SpoolError:
+            files.owner = None
+            return None
+        world.adopted += bool(files.rows)
+        world.recovered += bool(files.journals)
+        world.tell(f"{process} takes over part {files}")
+        return part

@@ -21,6 +21,7 @@ def play(world: World) -> None:
         Violation: a promise was broken.
     """
     world.max_batch_bytes = world.dice.choice((300, 1000, 1 << 20))
+    world.rewind_bytes = world.dice.choice((0, 500, 64 << 10))
     try:
         with world.entered():
             _Schedule(world).play()
@@ -34,7 +35,9 @@ class _Schedule:
     def __init__(self, world: World) -> None:
         dice = world.dice
         self._world = world
-        self._settings = some_settings(dice.randrange(_SETTINGS))
+        # All processes have one destination.
+        self._settings = dice.randrange(2) + 2 * dice.randrange(_SETTINGS)
+        self._settings_differ = dice.random() < 0.3
         self._most_processes = dice.choice((1, 1, 2, 3))
         self._deaths = dice.random() < 0.5
         self._disk_faults = dice.random() < 0.5
@@ -51,10 +54,14 @@ class _Schedule:
             self._change_disk: 2.0 * self._disk_faults,
             self._kill: 0.7 * self._deaths,
             self._delete_spool: 0.5 * (dice.random() < 0.1),
+            self._delete_part: 0.5 * (dice.random() < 0.05),
             self._flip_a_bit: 0.5 * (dice.random() < 0.1),
         }
         if self._deaths:
             world.death_rate = dice.choice((0.0, 0.005, 0.02))
+            world.torn_rate = dice.choice((0.0, 0.003, 0.02))
+        world.interrupt_rate = dice.choice((0.0, 0.0, 0.02, 0.1))
+        world.disk.mapped = dice.random() < 0.5
         world.poison_rate = dice.choice((0.0, 0.0, 0.0, 0.03))
 
     def play(self) -> None:
@@ -75,7 +82,7 @@ class _Schedule:
         world.tell("peace")
         world.network.mood = "calm"
         world.disk.heal()
-        world.death_rate = 0.0
+        world.death_rate = world.torn_rate = world.interrupt_rate = 0.0
         for process in world.living:
             process.start()
         if not world.living:
@@ -90,26 +97,31 @@ class _Schedule:
             process.stop(5.0, final=True)
             world.retire(process)
         # A row that Redis had, and that could not be deleted then, goes with the next owner.
-        if world.disk.parts_with_rows():
+        if world.disk.left_behind():
             last = self._new_process()
-            world.run_until(lambda: last.settled and not world.disk.parts_with_rows(), _PEACE_SECONDS)
+            world.run_until(lambda: last.settled and not world.disk.left_behind(), _PEACE_SECONDS)
             last.stop(5.0, final=True)
             world.retire(last)
         world.check_end()
 
     def _unowned(self) -> bool:
-        return any(files.owner is None and files.rows for files in self._world.disk.parts.values())
+        return any(files.owner is None for files in self._world.disk.left_behind())
 
     # ---------------------------------------------------------------- what can happen
 
     def _new_process(self) -> Process:
-        process = Process(self._world, self._settings)
+        if self._settings_differ:
+            self._settings = self._settings % 2 + 2 * self._world.dice.randrange(_SETTINGS)
+        process = Process(self._world, some_settings(self._settings))
         with suppress(Killed):
             process.start()
         return process
 
     def _someone(self) -> Process:
-        return self._world.dice.choice(self._world.living)
+        living = self._world.living
+        if not living:
+            raise Killed  # the one that was to begin
+        return self._world.dice.choice(living)
 
     def _log(self) -> None:
         self._someone().log(self._world.dice.choice((1, 1, 2, 5, 15)))
@@ -129,6 +141,8 @@ class _Schedule:
             disk.done_though_failed = dice.choice((0.0, 0.5))
             disk.read_fails = 0.0 if disk.done_though_failed else dice.choice((0.0, 0.3))
             disk.opens = dice.random() < 0.8
+            disk.opens_databases = dice.random() < 0.8
+            disk.free_bytes = dice.choice((disk.free_bytes, 0))
         self._world.tell(
             f"the disk opens: {disk.opens}; writes fail: {disk.write_fails}, of these are done: "
             f"{disk.done_though_failed}; reads fail: {disk.read_fails}"
@@ -161,6 +175,9 @@ class _Schedule:
 
     def _delete_spool(self) -> None:
         self._world.delete_spool()
+
+    def _delete_part(self) -> None:
+        self._world.delete_part()
 
     def _flip_a_bit(self) -> None:
         self._world.flip_a_bit()

@@ -1,8 +1,10 @@
 """Processes made of the real code, in a world that a seed decides; and what is owed to each record.
 
-What is owed: a record that was logged must come into the list, once. If its process is killed, or the disk
-loses it, it is owed no more unless it is in the list or on a disk at that moment; it may still come, but
-never twice. A process that ends by itself may have lost as many records as it says that it dropped.
+What is owed: a record that was logged must come into the list, once; whatever becomes of its process, if it
+was in a journal when its call returned. Where there is no journal, a record that is in memory when its
+process is killed is owed no more; nor is one that somebody deletes, or whose call was interrupted. It may
+still come, but never twice. What a process drops, it tells of: which records is seen here for most reasons,
+and for the others no more may be missing than were told of.
 """
 
 from __future__ import annotations
@@ -11,25 +13,37 @@ import asyncio
 import contextvars
 import queue
 import random
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from unittest import mock
 
 from plumelog_loguru import PlumelogSettings, _batch, _courier, _pipeline
+from plumelog_loguru._batch import Batch
 from plumelog_loguru._delivery import _backoff, _client
 from plumelog_loguru._handoff import HandOff, _batcher, _queue
 from plumelog_loguru._hooks import Hooks
+from plumelog_loguru._journal import Run, _file, _journal, _recovery, runs_of, value_of
 from plumelog_loguru._pipeline import Pipeline, PipelineState
-from plumelog_loguru._spool import Block, SpoolKeeper, _keeper, _writer
+from plumelog_loguru._spool import Block, CorruptRow, NewerFormat, Part, RowKey, SpoolKeeper, _keeper, _part, _writer
+from plumelog_loguru._spool._quota import Quota
+from plumelog_loguru._spool._writer import SpoolWriter
 
 from .clock import VirtualClock, VirtualLoop
-from .disk import Disk, SimulatedDirectory, SimulatedLetters
+from .disk import Disk, Files, SimulatedDirectory, SimulatedLetters, remove_files
+from .files import (
+    SIMULATED_MMAP,
+    SPOOL_DIR,
+    SimulatedJournal,
+    SimulatedOs,
+    current_process,
+    make_simulated_file,
+)
 from .network import POISON, Network, SimulatedConnections
 from .server import SimulatedRedis
 
@@ -44,6 +58,10 @@ _NEVER_REPORTED = ("courier", "loop", "spool-thread", "lane-shared", "server-los
 
 class Violation(AssertionError):
     """The library broke a promise."""
+
+
+# Reasons for which a loss is told of in numbers only.
+_TOLD_IN_NUMBERS = ("closed", "corrupt", "refused", "spool_lost")
 
 
 class Killed(BaseException):
@@ -62,19 +80,29 @@ class World:
         self.redis = SimulatedRedis(self.clock.epoch_ms, self._on_push)
         self.network = Network(self)
         self.disk = Disk(self)
+        self.os = SimulatedOs(self)
         self.processes: list[Process] = []  # the dead ones too
         self.arriving = 0  # requests on their way
         self.death_rate = 0.0  # at each point where a process may die
+        self.torn_rate = 0.0  # the same, at each write to a journal: before, in the middle or after
+        self.interrupt_rate = 0.0  # at each call that logs
         self.max_batch_bytes = 1 << 20
+        self.rewind_bytes = 64 << 10
         self.story: list[str] | None = [] if telling else None
         self.poison_rate = 0.0  # of the records
         self._in_list: set[bytes] = set()
         self._in_letters: set[bytes] = set()
         self._records = 0
         self.owed: set[bytes] = set()
+        self._forgiven = 0  # for what was told of in numbers only
         self.told_exactly = True  # no account died with its process, and no disk has lost anything
+        # How often it came to pass.
         self.killed = 0  # processes
         self.adopted = 0  # parts of processes that had ended, with rows
+        self.recovered = 0  # the same, with journals
+        self.torn = 0  # writes to a journal
+        self.interrupted = 0  # calls
+        self.dropped = 0  # records
         self._violation: BaseException | None = None
 
     def tell(self, what: str) -> None:
@@ -115,12 +143,13 @@ class World:
         return self._in_list | self._in_letters
 
     def kill(self, process: Process, where: str) -> None:
-        """End a process as kill -9 does: what it had in memory is gone, what it wrote and sent is not."""
+        """End a process as kill -9 does: what it had in memory only is gone, what it wrote and sent is not."""
         self.tell(f"{process} is killed {where}")
         self.told_exactly = False
         self.killed += 1
-        self.owed -= process.records - self._settled - self.disk.values()
         self._end(process)
+        self.owed -= process.records - process.safe - self._settled - self.disk.values()
+        self._check_ended()
 
     def _end(self, process: Process) -> None:
         process.alive = False
@@ -130,6 +159,29 @@ class World:
         for loop in process.loops:
             loop.cancel()
 
+    def _check_ended(self) -> None:
+        """Whatever is owed for a process that has ended is somewhere, or was told of."""
+        ended = [process.records for process in self.processes if not process.alive]
+        missing = self.owed & set().union(*ended) - self._settled
+        missing -= self.disk.values()
+        if missing:
+            missing -= self.disk.journaled()
+        told = sum(process.told_in_numbers() for process in self.processes)
+        if self._forgiven + len(missing) > told:
+            raise Violation(
+                f"lost: {len(missing)} records are nowhere, and the loss of {told - self._forgiven} was told "
+                f"of; {sorted(missing)[:3]!r}"
+            )
+        self._forgiven += len(missing)
+        self.owed -= missing
+
+    def drop(self, values: Iterable[bytes], reason: str) -> None:
+        """The library has decided to lose these records, and will say so."""
+        values = set(values)
+        self.tell(f"{len(values)} records are dropped: {reason}")
+        self.dropped += len(values)
+        self.owed -= values
+
     def delete_spool(self) -> bool:
         """Somebody removes the database of a part; whether there was one with records."""
         parts = [files for files in self.disk.parts.values() if files.rows]
@@ -137,12 +189,32 @@ class World:
             return False
         files = self.dice.choice(parts)
         self.tell(f"the database of part {files.name[-4:]} is deleted")
+        self._lose_rows(files)
+        return True
+
+    def delete_part(self) -> bool:
+        """Somebody removes a part with all that is in it; whether there was one."""
+        if not self.disk.parts:
+            return False
+        files = self.dice.choice(list(self.disk.parts.values()))
+        self.tell(f"part {files} is deleted")
+        journaled = self.disk.journaled()
+        self._lose_rows(files)
+        del self.disk.parts[files.name]
+        lost = journaled - self.disk.journaled()
+        for process in self.processes:
+            process.safe -= lost
+            if not process.alive:
+                self.owed -= process.records & lost
+        return True
+
+    def _lose_rows(self, files: Files) -> None:
         before = self.disk.values()
         files.rows.clear()
+        files.has_database = False
         files.replaced += 1
         self.told_exactly = False
         self.owed -= before - self.disk.values() - self._settled
-        return True
 
     def flip_a_bit(self) -> bool:
         """A row rots; whether there was one."""
@@ -161,20 +233,14 @@ class World:
 
     def retire(self, process: Process) -> None:
         """A process ends by itself, after it has closed its sink: what it lost it has told."""
-        missing = (process.records & self.owed) - self._settled - self.disk.values()
-        if len(missing) > process.dropped():
-            raise Violation(
-                f"lost: {len(missing)} records of {process}, which told of {process.dropped()}; "
-                f"{sorted(missing)[:3]!r}"
-            )
-        self.owed -= missing
         self._end(process)
+        self._check_ended()
 
     def check_end(self) -> None:
         """Everything that is owed is in the list, and the accounts agree with it."""
         if missing := self.owed - self._settled:
             raise Violation(f"lost: {len(missing)} records; {sorted(missing)[:3]!r}")
-        if left := self.disk.parts_with_rows():
+        if left := self.disk.left_behind():
             raise Violation(f"not drained: parts {left}")
         if (
             self.told_exactly
@@ -217,6 +283,8 @@ class World:
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, Killed):
+            return  # in a callback
         self._violation = error or Violation(str(context.get("message")))
 
     # ---------------------------------------------------------------- the seams
@@ -239,9 +307,16 @@ class World:
             put(_pipeline, Future=PumpedFuture)
             put(_keeper, SpoolDirectory=SimulatedDirectory, DeadLetters=SimulatedLetters, time=self.clock)
             put(_keeper, queue=SimpleNamespace(SimpleQueue=SimulatedInbox, Empty=queue.Empty))
+            put(_keeper, Journal=SimulatedJournal)
             put(_writer, time=self.clock)
-            put(_queue, time=self.clock)
-            for module in (_courier, _batcher, _queue, _writer):
+            put(_queue, time=self.clock, runs_of=_runs_of_evicted)
+            put(_journal, make_file=make_simulated_file, mmap=SIMULATED_MMAP, _REWIND_BYTES=self.rewind_bytes)
+            for module in (_file, _journal, _part, _recovery):
+                put(module, os=self.os)
+            put(_part, _remove_files=remove_files)
+            put(Quota, _drop=_dropping)
+            put(SpoolWriter, _book=_booking)
+            for module in (_courier, _batcher, _queue, _recovery, _writer):
                 put(module, MAX_BATCH_BYTES=self.max_batch_bytes)
             HandOff.take.__defaults__ = (self.max_batch_bytes,)
             stack.callback(setattr, HandOff.take, "__defaults__", default)
@@ -263,6 +338,40 @@ class World:
             self.loop.close()
 
 
+def _runs_of_evicted(evicted: list[bytes]) -> list[Run]:
+    """The queue asks only for what had to make room."""
+    current_process().drops("queue_full", list(map(value_of, evicted)))
+    return runs_of(evicted)
+
+
+_drop, _book = Quota._drop, SpoolWriter._book
+
+
+def _dropping(quota: Quota, part: Part, key: RowKey, reason: str) -> None:
+    process = current_process()
+    owed = process.world.owed
+    try:
+        values = part.read(key).batch.values
+    except (CorruptRow, NewerFormat):
+        values = ()
+    owed_before = owed.intersection(values)
+    owed -= owed_before
+    try:
+        _drop(quota, part, key, reason)
+    except BaseException:
+        # It may be gone all the same, which is then told of, in numbers, by whoever looks for it.
+        if key in part._files.rows:  # type: ignore[attr-defined]
+            owed |= owed_before
+        raise
+    process.drops(reason, values)
+
+
+def _booking(writer: SpoolWriter, part: Part, row: Any, told: Callable[..., None]) -> None:
+    if told.__name__ == "on_refused":
+        current_process().drops("spool_full", row.batch.values)
+    _book(writer, part, row, told)
+
+
 class Process:
     """A process of the application, with one sink's pipeline."""
 
@@ -271,6 +380,11 @@ class Process:
         self.name = f"P{len(world.processes) + 1}"
         self.alive = True
         self.records: set[bytes] = set()
+        self.safe: set[bytes] = set()  # of these: in a journal, when their call returned
+        self._calls = 0  # that log, and have not returned
+        self._interrupted = 0  # calls
+        self._dropped: Counter[str] = Counter()
+        self._refused = 0
         self.loops: list[SimulatedLoopThread] = []
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -292,6 +406,28 @@ class Process:
     def dropped(self) -> int:
         return sum(self.stats().dropped.values())
 
+    def drops(self, reason: str, values: Iterable[bytes]) -> None:
+        """These records are lost, by a decision of this process."""
+        values = list(values)
+        self._dropped[reason] += len(values)
+        self.world.drop(values, reason)
+
+    def told_in_numbers(self) -> int:
+        """Records whose loss was told of, and nobody has seen which they were."""
+        dropped = self.stats().dropped
+        return sum(dropped.get(reason, 0) for reason in _TOLD_IN_NUMBERS) - self._dropped["closed"]
+
+    def journal_names(self) -> set[str]:
+        """The journals that this process writes."""
+        return {journal.path.name for journal in self.pipeline._journals._by_key.values()}
+
+    def _has_journal(self) -> bool:
+        journal = self.pipeline._journals.current
+        if journal is None or self.pipeline.handoff.journal_error is not None:
+            return False
+        files = self.world.disk.part_at(journal.path.parent)
+        return files is not None and journal.path.name in files.journals
+
     # --- what the application does; each raises `Killed` if the process dies meanwhile
 
     def start(self) -> None:
@@ -301,7 +437,26 @@ class Process:
     def log(self, records: int) -> None:
         self.world.tell(f"{self} logs {records}")
         for _ in range(records):
-            self.context.copy().run(self.pipeline.handoff.put, self._new_record())
+            self.context.copy().run(self._put, self._new_record())
+
+    def _put(self, value: bytes) -> None:
+        handoff = self.pipeline.handoff
+        refused = handoff.refused_full + handoff.refused_closed - self._refused
+        self._calls += 1
+        try:
+            handoff.put(value)
+        except KeyboardInterrupt:
+            self.world.owed.discard(value)
+            self.world.interrupted += 1
+            self._interrupted += 1
+            return
+        finally:
+            self._calls -= 1
+        if handoff.refused_full + handoff.refused_closed - self._refused > refused:
+            self._refused += 1
+            self.drops("closed" if handoff._closed else "queue_full", [value])
+        elif self._has_journal():
+            self.safe.add(value)
 
     def _new_record(self, *_: object) -> bytes:
         value = self.world.new_record()
@@ -330,13 +485,38 @@ class Process:
 
     # --- what the world does
 
-    def may_die(self, where: str) -> None:
+    def may_die(self, when: str, what: str = "") -> None:
         """A point at which a process may be killed."""
         if not self.alive:
             raise Killed
-        if self.world.dice.random() < self.world.death_rate:
-            self.world.kill(self, where)
+        if self.world.death_rate and self.world.dice.random() < self.world.death_rate:
+            self.die(f"{when} {what}")
+
+    def die(self, where: str) -> NoReturn:
+        """The process is killed, by what it did last."""
+        self.world.kill(self, where)
+        raise Killed
+
+    def draws_last_write(self) -> float | None:
+        """How much of the next write to a journal is done before the process dies; None: it lives on."""
+        if not self.alive:
             raise Killed
+        if self.world.torn_rate and self.world.dice.random() < self.world.torn_rate:
+            return self.world.dice.choice((0.0, 0.5, 1.0))
+        return None
+
+    def may_be_interrupted(self, where: str) -> None:
+        """A point in a call that logs at which a signal may arrive."""
+        dice = self.world.dice
+        if not self.world.interrupt_rate or dice.random() >= self.world.interrupt_rate:
+            return
+        if dice.random() < 0.7:
+            self.world.tell(f"a call of {self} is interrupted {where}")
+            raise KeyboardInterrupt
+        self.world.tell(f"a signal handler of {self} logs {where}")
+        for _ in range(dice.choice((0, 1, 3))):
+            self._put(self._new_record())
+        self.world.sleep(dice.choice((0.0, 0.1, 3.0)))
 
     def check_accounts(self) -> None:
         """The equation holds, and what it says of the memory is what is there."""
@@ -350,7 +530,9 @@ class Process:
         if keeper is not None and keeper._inbox.thread is None and not keeper.join(0):  # type: ignore[attr-defined]
             return  # it runs in the caller's thread, and is heard when it has ended
         in_memory, there = self.stats().in_memory, self.in_memory()
-        if in_memory != there:
+        # A call that was interrupted may be counted till the end; what it left in the journal, or brings late,
+        # may be in memory twice.
+        if not -self._strays <= in_memory - there <= self._interrupted + self._calls:
             raise Violation(
                 f"{self} accounts for {in_memory} records in memory; there are {there}; {settled}"
             )
@@ -369,10 +551,14 @@ class Process:
         )
 
     @property
+    def _strays(self) -> int:
+        return sum(len(journal.fetched) for journal in self.pipeline._journals._by_key.values())
+
+    @property
     def settled(self) -> bool:
         """Whether nothing waits in this process, as far as it knows."""
         stats = self.stats()
-        return stats.in_memory == stats.spooled == 0
+        return stats.spooled == 0 and stats.in_memory <= self._interrupted
 
     def _report(self, kind: str, sentence: str) -> None:
         self.world.tell(f"{self} reports: {sentence}")
@@ -428,7 +614,7 @@ class SimulatedLoopThread:
         task = self._process.context.run(self._world.loop.create_task, self._main())
         self._tasks.add(task)
         task.add_done_callback(self._main_ended)
-        self._world.loop.call_soon(self._empty_mailbox)
+        self._world.loop.call_soon(self._empty_mailbox, context=self._process.context.copy())
 
     def _main_ended(self, task: asyncio.Future[None]) -> None:
         self._tasks.discard(task)
@@ -440,7 +626,7 @@ class SimulatedLoopThread:
 
     def post(self, callback: Callable[[], None]) -> None:
         self.mailbox.append(callback)
-        self._world.loop.call_soon(self._empty_mailbox)
+        self._world.loop.call_soon(self._empty_mailbox, context=self._process.context.copy())
 
     def _empty_mailbox(self) -> None:
         # One at a time: between two of them others may look.
@@ -488,7 +674,7 @@ class SimulatedLoopThread:
         """The loop ends by an exception; the thread starts another after a second."""
         self.is_down = True
         self.cancel()
-        self._world.loop.call_later(1.0, self._begin)
+        self._world.loop.call_later(1.0, self._begin, context=self._process.context.copy())
 
 
 def start_simulated(run: Callable[[], None], name: str) -> int:
@@ -579,7 +765,7 @@ class SimulatedSpoolThread:
         if self._next is None or self._next.when() > at:
             if self._next is not None:
                 self._next.cancel()
-            self._next = self._world.loop.call_at(at, self._continue, context=self._process.context)
+            self._next = self._world.loop.call_at(at, self._continue, context=self._process.context.copy())
 
     def _continue(self) -> None:
         self._next = None
@@ -605,14 +791,16 @@ class SimulatedSpoolThread:
 
 @cache
 def some_settings(number: int) -> PlumelogSettings:
-    """One of a few sets of settings; made once, since checking them takes longer than a schedule."""
-    dice = random.Random(number)
-    return PlumelogSettings(
+    """One of some sets of settings; made once, since checking them takes longer than a schedule.
+
+    Those with even numbers have one destination, and those with odd numbers another.
+    """
+    dice = random.Random(number // 2)
+    settings = PlumelogSettings(
         app_name="simulated",
         env="test",
         redis_host="simulated",
-        durability="memory",
-        spool_dir=Path("/simulated"),
+        spool_dir=SPOOL_DIR,
         batch_size=dice.choice((1, 3, 20)),
         batch_interval_seconds=dice.choice((0.05, 0.5)),
         queue_max_size=dice.choice((4, 30, 10_000)),
@@ -622,8 +810,17 @@ def some_settings(number: int) -> PlumelogSettings:
         health_check_interval_seconds=dice.choice((0.3, 3.0)),
         connect_timeout_seconds=1.0,
         socket_timeout_seconds=2.0,
-        redis_push_side=dice.choice(("left", "right")),
+        redis_push_side=("left", "right")[number % 2],
         replay_rate=dice.choice((0, 0, 40)),
-        spool_full_policy=dice.choice(("drop_oldest", "drop_newest", "block")),
+        spool_full_policy=dice.choice(("drop_oldest", "drop_newest", "drop_lowest_level", "block")),
         block_timeout_seconds=0.5,
+        durability=dice.choice(("journal", "journal", "journal", "memory")),
+        spool_max_age_seconds=dice.choice((0, 0, 0, 0, 60)),
     )
+    # Smaller than anybody may ask for, so that a few records are many.
+    small = {
+        "journal_max_bytes": dice.choice((4097, 4097, 8000, 60_000)),
+        "spool_max_bytes": dice.choice((1 << 30, 1 << 30, 1 << 30, 4000)),
+        "spool_min_free_bytes": 0,
+    }
+    return settings.model_copy(update=small)

@@ -26,7 +26,7 @@ from itertools import repeat, starmap
 from typing import Literal, Protocol
 
 from .._batch import MAX_BATCH_BYTES
-from .._journal import Journal, JournalError, Journals, runs_of
+from .._journal import Journal, JournalError, Journals, of_one_journal, runs_of
 
 # "drop_lowest_level" is for the spool, whose rows know their levels; here the oldest records go.
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"]
@@ -67,6 +67,8 @@ class HandOff:
         self.bounds = bounds
         self._journals = journals or Journals()  # that have none: records are in memory only
         self.journal_error: str | None = None  # why the last record is in memory only
+        self._journal: Journal | None = None  # of the last record
+        self._mixed = False  # not all records are in one journal, or in none
         self._records: deque[bytes] = deque()
         # Re-entrant: a signal handler that logs may run while its own thread is inside `put`.
         self._callers = threading.RLock()
@@ -99,6 +101,9 @@ class HandOff:
                 self._refused_closed += 1
                 return
             journal = self._journals.current
+            if journal is not self._journal:
+                self._journal = journal
+                self._mixed = self._mixed or self._put_records > 0
             bounds = self.bounds
             depth = len(self._records) + 1
             size = self._put_bytes - self._left_bytes_by_callers - self._left_bytes_by_loop + size_bytes
@@ -116,6 +121,7 @@ class HandOff:
                     self.journal_error = None
                 except JournalError as error:
                     self.journal_error = str(error)
+                    self._mixed = True
                 except MemoryError:
                     item = None
             if item is None:
@@ -251,7 +257,10 @@ class HandOff:
         self._wake_at_records = records
 
     def take(self, max_bytes: int = MAX_BATCH_BYTES) -> list[bytes]:
-        """Take the oldest records, at most ``max_bytes`` of them but at least one if there is one."""
+        """Take the oldest records, at most ``max_bytes`` of them but at least one if there is one.
+
+        All of them are in one journal, or in none.
+        """
         records = self._records
         taken: list[bytes] = []
         size = 0
@@ -269,6 +278,10 @@ class HandOff:
             # Empty: whatever the sums say. A caller that was interrupted between two of them would leave
             # bytes in the queue for ever, and a queue that always looks full is never waited for.
             self._left_bytes_by_loop = self._put_bytes - self._left_bytes_by_callers
+        if self._mixed and (others := taken[of_one_journal(taken) :]):
+            del taken[-len(others) :]
+            records.extendleft(reversed(others))
+            self._left_bytes_by_loop -= sum(map(len, others))
         if taken:
             self._gave_up = False  # there is room: who finds none again waits again
         return taken

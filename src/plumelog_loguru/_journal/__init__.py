@@ -15,6 +15,7 @@ from ._format import JournalDamaged as JournalDamaged
 from ._format import JournalError as JournalError
 from ._format import NewerJournal as NewerJournal
 from ._format import Run as Run
+from ._format import of_one_journal as of_one_journal
 from ._format import runs_of as runs_of
 from ._format import value_of as value_of
 from ._journal import Journal as Journal

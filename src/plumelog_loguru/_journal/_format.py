@@ -113,6 +113,15 @@ def runs_of(items: Sequence[bytes]) -> list[Run]:
     return runs
 
 
+def of_one_journal(items: Sequence[bytes]) -> int:
+    """How many records, from the first on, are in the same journal, or all in none.
+
+    A batch must not hold others: a crash, or the end of a process, leaves in a journal only what is there.
+    """
+    first = key_of(items[0]) if items else None
+    return next((number for number, item in enumerate(items) if key_of(item) != first), len(items))
+
+
 # ---------------------------------------------------------------- the parts of a frame
 
 

@@ -165,6 +165,11 @@ class Journal:
         except JournalError:
             if self._head == end:
                 self._head = position
+                # Should the next frame begin in a new lap, this one must not be found here.
+                self._ring[at : at + len(MAGIC)] = bytes(len(MAGIC))
+                if self._file is not None:
+                    with suppress(JournalError):
+                        self._file.write(at, bytes(len(MAGIC)))
             else:  # a handler has appended behind it
                 self._settled[position] = end
             raise

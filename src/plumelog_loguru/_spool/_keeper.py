@@ -501,9 +501,11 @@ class SpoolKeeper:
     def _check_place(self) -> None:
         """Now and then: whether our part was deleted, which SQLite does not tell, and the journal neither."""
         now, part = time.monotonic(), self._claimed
-        if now < self._check_at or self._close_at is not None or part is None:
+        if now < self._check_at or self._close_at is not None:
             return
         self._check_at = now + _CHECK_EVERY_SECONDS
+        if part is None:
+            return
         if not part.is_there():
             self._begin_anew(part, SpoolVanished(f"the part {part.path} was deleted or replaced while in use"))
         elif self.journal_degraded:

@@ -48,6 +48,7 @@ from ._store import (
     SpoolError,
     SpoolFull,
     Store,
+    refuse_links,
     salvage,
 )
 
@@ -180,6 +181,8 @@ class Part:
             return None
         try:
             if read_destination(path) == destination:  # it may have been removed before the lock was ours
+                with suppress(FileNotFoundError):
+                    refuse_links(path / SPOOL)
                 return cls(path, destination, lock, options=options, opened=opened)
         except BaseException:
             lock.release()
@@ -499,7 +502,7 @@ class Part:
             Whether it is removed; it is closed in any case.
         """
         if self._is_open:
-            empty = self.empty and not self._keeps_damaged and not self._store.foreign
+            empty = self.empty and not self._keeps_damaged
         else:
             empty = not os.path.lexists(self.path / SPOOL)  # nobody has looked into it
         self.close_database()
@@ -542,8 +545,9 @@ class Part:
                 raise
             store = Store(self.path / SPOOL, fsync=self._options.fsync)
         if store.foreign:
-            self._notes.append(
-                f"{store.foreign} entries of {store.path} cannot be read or were not written by us"
+            store.close()
+            raise SpoolDamaged(
+                f"{store.foreign} entries of {store.path} cannot be found or were not written by us"
             )
         return store
 

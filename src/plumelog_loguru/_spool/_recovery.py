@@ -37,6 +37,7 @@ class Recovery:
         self._journal: DeadJournal | None = None
         self._batches: Iterator[RecoveredBatch] = iter(())
         self._batch: RecoveredBatch | None = None  # in hand, until it is in a row
+        self._in_row = False  # the one in hand, and it is not yet settled
         self._wrote = False  # so that the newest row is our own
 
     def __bool__(self) -> bool:
@@ -83,12 +84,16 @@ class Recovery:
             self._journal.remove()
             self._journal = None
             return Recovered()
+        if self._in_row:
+            # A step of its own: that may fail, and what is in a row has been told of.
+            found.settle()
+            self._batch, self._in_row = None, False
+            return Recovered()
         batch = found.batch
         # The dead owner may have written its last row and died before it said so in the journal.
         known = not self._wrote and self.part.is_newest(batch.id)
         if not known:
             self.part.append(batch, inherited=True)
             self._wrote = True
-        found.settle()
-        self._batch = None
+        self._in_row = True
         return Recovered(0 if known else len(batch.values), found.doubtful_records)

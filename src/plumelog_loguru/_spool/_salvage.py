@@ -25,33 +25,52 @@ from ._lock import SAFE_OPEN
 from ._row import CorruptRow, NewerFormat, decode_row
 
 _PAGE = 4096  # bytes; SQLite's default, which diskcache leaves
-_LEAF = 0x0D
+_HEADER_BYTES = {0x0D: 8, 0x0A: 8, 0x02: 12}  # of a table's leaves, of an index's leaves and other pages
 # How diskcache lays out an entry: the key, two times of eight bytes, the row.
-_ENTRY = re.compile(rb"[0-9]{16}\.[0-9.]{3,40}?(?=.{16}PLS1 )", re.DOTALL)
+_ROW = re.compile(rb"PLS1 [0-9a-f]{8} ")
 _TIMES_BYTES = 16
-_HEADERS = range(13, 24)  # bytes that the types of an entry's columns take
+_KEYS = range(20, 58)  # lengths, in bytes
+_KEY = re.compile(rb"[0-9]{16}(?:\.[0-9]{1,15}){2,4}")
+_TYPES = range(13, 24)  # bytes that the types of an entry's columns take
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _FRAME = _FRAME_HEADER + _PAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry: its key, and its row if that is intact."""
+    """An entry, in the order in which they were written."""
 
-    key: str
-    row: bytes | None
+    key: bytes  # which may be damaged
+    row: bytes | None  # None: it is damaged
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    rowid: int
+    key: bytes
+    payload_bytes: int
+    start: int  # of the payload, in its page
+    row_at: int  # in the payload
 
 
 def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
-    """Each entry that can be found, once, in the order of the keys."""
+    """Each entry that can be found, and those of which only the index knows still."""
     with closing(_Pages(database, wal)) as pages:
-        places: dict[str, list[tuple[int, int]]] = {}
+        places: dict[int, list[tuple[int, _Cell]]] = {}
+        indexed: set[bytes] = set()
         for number in pages.numbers:
-            for key, at in _entries(pages.read(number)):
-                places.setdefault(key, []).append((number, at))
-        for key in sorted(places):
-            rows = (pages.row(number, at) for number, at in places[key])
-            yield Found(key, next((row for row in rows if row is not None), None))
+            page = pages.read(number)
+            for cell in _cells(page):
+                places.setdefault(cell.rowid, []).append((number, cell))
+            if page[:1] in (b"\x0a", b"\x02"):
+                indexed.update(found[0] for found in _KEY.finditer(page) if _is_cell(page, found.start(), 12))
+        for rowid in sorted(places):
+            cells = places[rowid]
+            rows = (pages.row(number, cell) for number, cell in cells)
+            indexed.discard(cells[0][1].key)
+            yield Found(cells[0][1].key, next((row for row in rows if row is not None), None))
+        for key in sorted(indexed):
+            yield Found(key, None)
 
 
 def is_broken_inside(wal: Path) -> bool:
@@ -117,64 +136,57 @@ class _Pages:
         """A page; empty if there is none."""
         return self._logged.get(number) or os.pread(self._fd, _PAGE, (number - 1) * _PAGE)
 
-    def row(self, number: int, at: int) -> bytes | None:
-        """The row behind the key at this place of a page, if it is intact."""
+    def row(self, number: int, cell: _Cell) -> bytes | None:
+        """The row of a cell of this page, if it is intact."""
         page = self.read(number)
-        for start, payload_bytes in _cell_starts(page, at):
-            local = _local_bytes(payload_bytes)
-            payload = bytearray(page[start : start + local])
-            following = page[start + local : start + local + 4]
-            while len(payload) < payload_bytes and len(following) == 4:
-                overflow = self.read(int.from_bytes(following, "big"))
-                if len(overflow) < _PAGE:
-                    break
-                payload += overflow[4 : 4 + payload_bytes - len(payload)]
-                following = overflow[:4]
-            row = bytes(payload[payload.find(b"PLS1 ", at - start) : payload_bytes])
-            try:
-                decode_row(row)
-            except NewerFormat:
-                return row
-            except CorruptRow:
-                continue
+        local = _local_bytes(cell.payload_bytes)
+        payload = bytearray(page[cell.start : cell.start + local])
+        following = page[cell.start + local : cell.start + local + 4]
+        while len(payload) < cell.payload_bytes and len(following) == 4:
+            overflow = self.read(int.from_bytes(following, "big"))
+            if len(overflow) < _PAGE:
+                break
+            payload += overflow[4 : 4 + cell.payload_bytes - len(payload)]
+            following = overflow[:4]
+        row = bytes(payload[cell.row_at :])
+        try:
+            decode_row(row)
+        except NewerFormat:
             return row
-        return None
+        except CorruptRow:
+            return None
+        return row
 
 
-def _entries(page: bytes) -> Iterator[tuple[str, int]]:
-    """Keys in a page, and where they stand. What is deleted is left out if the page can tell."""
-    hits = [(found[0].decode(), found.start()) for found in _ENTRY.finditer(page)]
-    if not hits:
-        return
-    cells = _cells(page)
-    for key, at in hits:
-        # A cell begins some bytes before its key.
-        if cells is None or any(at - 48 <= cell < at for cell in cells):
-            yield key, at
+def _cells(page: bytes) -> Iterator[_Cell]:
+    """The entries in a page. What is deleted is left out if the page can tell."""
+    for found in _ROW.finditer(page):
+        key_end = found.start() - _TIMES_BYTES
+        for key_bytes in _KEYS:
+            for types_bytes in _TYPES:
+                start = key_end - key_bytes - types_bytes
+                # The payload begins with the length of what tells the types; the second is that of the key.
+                if start < 2 or page[start] != types_bytes or page[start + 2] != 13 + 2 * key_bytes:
+                    continue
+                for before in range(max(0, start - 18), start - 1):
+                    payload_bytes, at = _varint(page, before)
+                    rowid, at = _varint(page, at)
+                    if at == start and key_bytes < payload_bytes < 2**31 and _is_cell(page, before, 0):
+                        key = page[key_end - key_bytes : key_end]
+                        yield _Cell(rowid, key, payload_bytes, start, found.start() - start)
 
 
-def _cells(page: bytes) -> set[int] | None:
-    """Where a page says that its cells begin; None if it contradicts itself."""
-    kind, _, count, content = struct.unpack_from(">BHHH", page)
-    if kind != _LEAF or 8 + 2 * count > len(page):
-        return None
-    cells = set(struct.unpack_from(f">{count}H", page, 8))
-    sane = len(cells) == count and all(8 + 2 * count <= cell < _PAGE for cell in cells)
-    return cells if sane and (not cells or min(cells) == content) else None
-
-
-def _cell_starts(page: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Where the payload that has a key at this place may begin, and how long it says that it is."""
-    for header in _HEADERS:
-        start = at - header
-        if start < 2 or page[start] != header:
-            continue
-        # Before it stand two numbers of 1 to 9 bytes: the payload's length, and the row's number.
-        for before in range(max(0, start - 18), start - 1):
-            length, after = _varint(page, before)
-            _, after = _varint(page, after)
-            if after == start and header < length < 2**31:
-                yield start, length
+def _is_cell(page: bytes, at: int, before: int) -> bool:
+    """Whether a cell begins here, or up to so many bytes before; also where the page contradicts itself."""
+    header = _HEADER_BYTES.get(page[0], 0)
+    count, content = struct.unpack_from(">HH", page, 3)
+    end = header + 2 * count
+    if not header or end > _PAGE:
+        return True
+    cells = struct.unpack_from(f">{count}H", page, header)
+    if len(set(cells)) < count or not all(end <= cell < _PAGE for cell in cells):
+        return True
+    return min(cells, default=content) != content or any(at - before <= cell <= at for cell in cells)
 
 
 def _varint(page: bytes, at: int) -> tuple[int, int]:

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors import PlumelogError
 from ._files import sync_directory
 from ._row import LEVELS, CorruptRow, NewerFormat, Row, decode_row
-from ._salvage import is_broken_inside, salvage_entries
+from ._salvage import Found, is_broken_inside, salvage_entries
 
 if TYPE_CHECKING:
     import diskcache
@@ -53,8 +53,9 @@ _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is 
 
 # Pages of a database without rows.
 _EMPTY_PAGES = 7
-# What the log beside the database grows to: twice what is copied back at once, and the largest row, replaced.
-LOG_BYTES = 3 << 20
+# What the log beside the database takes: it is copied back when it has 256 pages, and is then written anew. It
+# is larger where the last row before that was large, by less than that row.
+LOG_BYTES = 260 * (4096 + 24)
 
 # Settings live in the database and the next opener's win, so all of them are given at every opening.
 _SETTINGS: dict[str, int | str] = {
@@ -161,6 +162,7 @@ def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]
 
 
 _MODE_RAW = 1
+_NEVER = 1 << 62
 
 
 class Store:
@@ -452,7 +454,7 @@ class Store:
 
     def _disk_is_short(self) -> bool:
         try:
-            return shutil.disk_usage(self.path).free < LOG_BYTES
+            return shutil.disk_usage(self.path).free < 2 * LOG_BYTES
         except OSError:
             return False
 
@@ -495,7 +497,7 @@ def _prepare_files(path: Path, *, fsync: bool) -> None:
     """Make the directory and the empty database with narrow rights; SQLite gives its other files the same."""
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
-    _refuse_links(path)
+    refuse_links(path)
     os.chmod(path, 0o700)
     with suppress(FileExistsError):
         os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -517,7 +519,7 @@ def _check_log(path: Path) -> None:
             raise SpoolDamaged(f"the database of the spool {path} is gone, and its log is there")
 
 
-def _refuse_links(path: Path) -> None:
+def refuse_links(path: Path) -> None:
     """A link could make us read, write or delete somebody else's files."""
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         raise SpoolError(f"the spool {path} is no directory; a symbolic link is refused")
@@ -546,15 +548,26 @@ def salvage(path: Path) -> Iterator[tuple[RowKey, bytes | None]]:
         OSError: its files cannot be read.
     """
     newest = 0
-    for found in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"):
-        key = RowKey.parse(found.key)
-        if key is None or key.counter <= newest:  # of two that claim one place the first is as good
+    entries = ((one, _key_of(one)) for one in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"))
+    here = next(entries, None)
+    while here is not None:
+        (one, key), here = here, next(entries, None)
+        if one.row is None:
+            if key is not None:
+                yield key, None
             continue
+        before = _NEVER if here is None or here[1] is None or here[0].row is None else here[1].counter
+        # The bit that flipped may be one of the key's: then the row comes next behind the one before it.
+        if key is None or not (newest < key.counter < before or before <= newest < key.counter):
+            key = RowKey(newest + 1, 0, len(one.row))
+        with suppress(NewerFormat):
+            key = replace(key, records=len(decode_row(one.row).batch.values))
         newest = key.counter
-        if found.row is not None:
-            with suppress(NewerFormat):  # a flipped bit may have hit the key as well
-                key = replace(key, records=len(decode_row(found.row).batch.values))
-        yield key, found.row
+        yield key, one.row
+
+
+def _key_of(found: Found) -> RowKey | None:
+    return RowKey.parse(found.key.decode("ascii", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,7 +590,7 @@ def look_into(path: Path) -> StoreFacts:
     database = path / DATABASE
     wal = path / (DATABASE + "-wal")
     try:
-        _refuse_links(path)
+        refuse_links(path)
         # Without a log nobody has it open, and SQLite need not make the files that go with one: it could not
         # on a read-only disk, and elsewhere would leave them behind. With a log, `immutable` would show an
         # old state.

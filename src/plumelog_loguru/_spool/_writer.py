@@ -20,7 +20,7 @@ from typing import Protocol
 
 from .._batch import MAX_BATCH_BYTES, Batch
 from .._clock import Clock
-from .._journal import Journals, Run, runs_of, value_of
+from .._journal import Journals, Run, of_one_journal, runs_of, value_of
 from ._part import Part
 from ._row import dt_time_ms
 from ._store import RowKey, SpoolDamaged, SpoolError, SpoolVanished
@@ -224,6 +224,14 @@ class SpoolWriter:
                 items.append(item)
             if len(items) > before:
                 pieces.append((block, len(items) - before))
+        # Only what is in one journal, or in none; the others are cut next.
+        surplus = len(items) - of_one_journal(items)
+        del items[len(items) - surplus :]
+        while surplus:
+            block, count = pieces.pop()
+            if count > surplus:
+                pieces.append((block, count - surplus))
+            surplus = max(0, surplus - count)
         batch, runs = Batch(part.next_spool_id(), tuple(map(value_of, items))), runs_of(items)
         # Before the row is written: whoever finds both must know them for the same.
         self._journals.cut(runs, batch.id, batch.attempted_by, self._clock.epoch_ms())

@@ -328,9 +328,7 @@ class _PartRows:
         self._salvaged = False
         self._told: set[str] = set()
 
-    def request_row(
-        self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy
-    ) -> None:
+    def request_row(self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy) -> None:
         """Give the next row, or None."""
         give(None if self._ended else self._next(attempted_by))
 
@@ -349,9 +347,7 @@ class _PartRows:
     def leave(self, row: SpooledRow) -> None:
         """A row cannot be settled: it stays, and has been told of."""
 
-    def ask_letters(
-        self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]
-    ) -> None:
+    def ask_letters(self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]) -> None:
         """Give what ``work`` gives; None if it fails."""
         answer: list[bool] = []
         self._try(lambda: answer.append(work(self._letters)), "a record that Redis refuses stays spooled")
