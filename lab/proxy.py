@@ -502,8 +502,8 @@ class FaultProxy:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what is a surprise; clients that break off, even in a TLS handshake, are not."""
-    if not isinstance(context.get("exception"), OSError):
+    """Report what is a surprise; clients that break off, even in a TLS handshake, and what we cut are not."""
+    if not isinstance(context.get("exception"), (OSError, asyncio.CancelledError)):
         loop.default_exception_handler(context)
 
 

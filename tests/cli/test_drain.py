@@ -470,6 +470,41 @@ def test_a_damaged_spool_is_set_aside_and_told(
     assert check(ids, read_list(server, KEY)).exactly_once
 
 
+@pytest.mark.parametrize("page", [1, 2, 5])
+def test_what_is_intact_in_a_damaged_database_is_delivered(
+    page: int, server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
+) -> None:
+    """The schema, the rows' own page or the index may be destroyed: SQLite gives up, and the rows still come."""
+    ids = fill(destination, batches=20)
+    (part,) = spool_dir.iterdir()
+    with (part / "spool" / "cache.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 12)
+    damaged = (part / "spool" / "cache.db").read_bytes()
+    run = replay("drain", "--json")
+    assert (run.code, _counts(run)) == (1, (40, 0, 0, 0))
+    assert "0 are lost" in run.err or "0 records are lost" in run.err
+    assert check(ids, read_list(server, KEY)).exactly_once
+    assert (part / "quarantine" / "spool" / "cache.db").read_bytes() == damaged
+    assert replay("drain").code == 0
+
+
+def test_a_part_of_a_newer_version_is_told_and_left(
+    server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
+) -> None:
+    """It stops no other part, and the sentence says what it needs."""
+    ids = fill(destination)
+    newer = Part.create(spool_dir, destination)
+    newer.close()
+    (newer.path / "part.json").write_text('{"format":99}')
+    before = _files(newer.path)
+    run = replay("drain", "--json")
+    assert (run.code, run.json["delivered"]) == (1, 6)
+    assert "format 99" in run.err and "newer version" in run.err
+    assert _files(newer.path) == before
+    assert check(ids, read_list(server, KEY)).exactly_once
+
+
 def test_what_may_be_doubled_is_told(
     server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
 ) -> None:

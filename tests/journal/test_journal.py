@@ -192,6 +192,21 @@ def test_a_cut_stands_in_the_first_frame_of_each_run(journal: Journal) -> None:
         assert decode_settled(journal.key, run.start, head) == 0
 
 
+def test_a_cut_holds_for_its_own_place_and_journal_only(journal: Journal) -> None:
+    """What an earlier lap or another journal left at a place is never taken for this frame's."""
+    (frame,) = put(journal, value(1))
+    (run,) = runs_of([frame])
+    journal.cut([run], BATCH, AttemptedBy.SCRIPT, 1)
+    journal.settle([run])
+    head = on_disk(journal, run)
+    for key, position in ((journal.key, run.start + journal.capacity), (journal.key ^ 1, run.start)):
+        for decode in (decode_cut, decode_attempt):
+            with pytest.raises(ValueError, match="damaged"):
+                decode(key, position, head)
+        assert decode_settled(key, position, head) == 0
+    assert decode_settled(journal.key, run.start, head) == run.upto
+
+
 def test_the_tail_passes_what_is_settled(journal: Journal) -> None:
     """The header's tail stands at the oldest frame that is not settled, whatever came behind it."""
     frames = put(journal, *(value(number) for number in range(6)))

@@ -326,6 +326,39 @@ def test_killed_between_two_writes_and_within_one(
         dead.close()
 
 
+@pytest.mark.parametrize("settled", [0, 1])
+def test_a_batch_comes_back_whole_or_not_at_all(journal: Journal, settled: int) -> None:
+    """Where one of its runs was settled and the other not, both come: half a row would replace the whole."""
+    frames = [frame for number in range(5) if (frame := journal.append(value(number))) is not None]
+    batch = [frames[0], frames[1], frames[3]]
+    runs = runs_of(batch)
+    journal.cut(runs, BatchId(LANE, 1), AttemptedBy.SCRIPT, 1)
+    journal.settle([runs[settled]])
+    dead = DeadJournal.open(journal.path)
+    first, _ = dead.batches()
+    assert first.batch.values == tuple(map(value_of, batch))
+    first.settle()
+    dead.close()
+    assert look_at(journal.path).records == 2
+
+
+def test_a_ring_that_began_anew_is_recovered_before_its_tail_follows(
+    make_journal: Callable[..., Journal],
+) -> None:
+    """Frames of the new lap stand more than a lap above the tail that the header still names."""
+    journal = make_journal(1 << 18)
+    gone = [frame for number in range(1000) if (frame := journal.append(value(number, 100))) is not None]
+    journal.settle(runs_of(gone))
+    journal.advance()
+    kept: list[bytes] = []
+    while (frame := journal.append(value(len(kept), 100))) is not None:
+        kept.append(frame)
+    assert runs_of(kept)[-1].upto > runs_of(gone)[-1].upto + journal.capacity
+    dead = DeadJournal.open(journal.path)
+    assert [one for each in dead.batches() for one in each.batch.values] == list(map(value_of, kept))
+    dead.close()
+
+
 def test_recovery_can_be_repeated_where_the_disk_refuses(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
     """An identity that could not be written down is not given out; the same call works once the disk does."""
     dead = DeadJournal.open(left.path)

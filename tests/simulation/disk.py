@@ -7,7 +7,7 @@ the process may die at either point.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -163,7 +163,7 @@ class SimulatedStore:
             self._count(key, 1)
             self.age_ms = max(self.age_ms, key.age_ms or 0)
         self._unwritten: set[RowKey] = set()
-        self._passed: set[RowKey] = set()
+        self._known = sorted(files.rows)  # what is taken to be there
 
     def bytes_on_disk(self) -> int:
         return self.bytes
@@ -192,33 +192,43 @@ class SimulatedStore:
             self._written(key)
         return key in self._files.rows
 
+    def awaits_row_before(self, key: RowKey) -> bool:
+        return any(unwritten < key for unwritten in self._unwritten)
+
     def _written(self, key: RowKey) -> None:
         if key in self._unwritten:
             self._unwritten.remove(key)
             self._count(key, 1)
+            self._learn(key)
+
+    def _learn(self, key: RowKey) -> None:
+        if key not in self._known:
+            insort(self._known, key)
 
     def delete(self, key: RowKey) -> None:
         self._check_still_ours()
         row = self._files.rows.get(key)
-        if row is None:
-            return
-        self._disk.write(self._process, f"deleted {self._described(row)}", lambda: self._files.rows.pop(key))
+        if row is not None:
+            self._disk.write(
+                self._process, f"deleted {self._described(row)}", lambda: self._files.rows.pop(key)
+            )
+        self._forget(key, counted=row is not None)
+
+    def pass_by(self, key: RowKey) -> None:
+        # It may be gone: some deletions are done though they are said to have failed.
         if key in self._unwritten:
             self._unwritten.remove(key)
         elif key not in self._passed:
             self._count(key, -1)
-
-    def pass_by(self, key: RowKey) -> None:
-        if key in self._files.rows and key not in self._passed:
-            self._passed.add(key)
-            self._count(key, -1)
+        self._passed.add(key)
 
     def peek(self, after: RowKey | None = None) -> RowKey | None:
         self._check_still_ours()
         self._disk.check_read()
-        keys = [key for key in self._files.rows if key not in self._passed]
-        place = 0 if after is None else bisect_right(keys, after)
-        return keys[place] if place < len(keys) else None
+        for key in self._unwritten & self._files.rows.keys():  # written, and told that it failed
+            self._learn(key)
+        place = 0 if after is None else bisect_right(self._known, after)
+        return self._known[place] if place < len(self._known) else None
 
     def read(self, key: RowKey) -> bytes:
         self._check_still_ours()

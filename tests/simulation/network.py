@@ -169,8 +169,8 @@ class SimulatedConnections:
         if fate is Fate.POISON:
             patience = soon
         timer = world.loop.call_later(patience, fail)
-        _may_die(process, "with a request under way")
         try:
+            _may_die(process, "with a request under way")
             answer = await reply
         finally:
             timer.cancel()

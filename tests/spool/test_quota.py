@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -332,3 +334,35 @@ def test_the_age_of_a_part_never_goes_back(spool_dir: Path, destination: Destina
     assert first is not None
     assert reopened.age_ms(first) == 500_000
     reopened.close()
+
+
+def test_one_damaged_key_does_not_make_all_rows_old(start: Start, spool_dir: Path) -> None:
+    """A flipped bit in a row's age: that row is damaged, and the others stay as young as they are."""
+    clock = SetClock()
+    rig = start(max_age_seconds=60.0, clock=clock)
+    for number in range(3):
+        rig.store(record(number))
+        clock.now += 1.0
+    path = rig.part_path(spool_dir)
+    rig.close()
+    with closing(sqlite3.connect(path / "spool" / "cache.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE Cache SET key = replace(key, '.3.2000', '.3.9002000') WHERE rowid = 3")
+        key = connection.execute("SELECT key FROM Cache ORDER BY rowid DESC").fetchone()[0]
+    assert key.endswith(".9002000") or key.endswith(".2000")
+    rig = start(max_age_seconds=60.0, clock=clock)
+    assert numbers_of(rig)[:2] == [0, 1]
+    assert all(reason != "expired" for _, reason in rig.listener.losses)
+
+
+def test_a_damaged_row_that_has_expired_is_put_aside(start: Start, spool_dir: Path) -> None:
+    """Nothing in it can be believed, its age neither: it goes to quarantine, and counts as corrupt."""
+    clock = SetClock()
+    rig = start(max_age_seconds=60.0, clock=clock)
+    rig.store(record(0))
+    path = rig.part_path(spool_dir)
+    with closing(sqlite3.connect(path / "spool" / "cache.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE Cache SET value = CAST('damaged' AS BLOB)")
+    clock.now += 61.0
+    assert rig.next_row() is None
+    assert rig.listener.losses == [(1, "corrupt")]
+    assert [one.read_bytes() for one in (path / "quarantine").iterdir()] == [b"damaged"]

@@ -55,6 +55,7 @@ class Journal:
 
     __slots__ = (
         "_closed",
+        "_copies",
         "_file",
         "_floor",
         "_head",
@@ -89,6 +90,7 @@ class Journal:
         self._floor = 0  # nothing below it counts against the room, though the tail has yet to come here
         # Written by the loop thread.
         self._tail = 0  # everything below is settled; never above what the header says
+        self._copies = list(HEADER_COPIES)
         # Starts and ends of settled runs that the tail has not reached.
         self._settled: dict[int, int] = {}
 
@@ -252,7 +254,8 @@ class Journal:
             return
         moving = encode_tail(self.key, tail)
         with suppress(JournalError):
-            for at in HEADER_COPIES:
+            for at in list(self._copies):
+                self._copies.sort(key=at.__ne__)  # should this fail half-way, it is the first of the next try
                 self._write(at + TAIL_OFFSET, moving)
             for start in list(self._settled):  # other threads add to it meanwhile
                 if start < tail:

@@ -26,7 +26,8 @@ class AgeClock:
             mark: where that is written.
             clock: the clocks of this process.
             believed_seconds: the longest bridge between two owners that is believed.
-            at_least_ms: what this clock has shown already, as the newest row knows.
+            at_least_ms: what this clock has shown already, as the newest row knows. Asked only where the mark
+                cannot be read: one flipped bit in a row's key must not make all others old.
         """
         self._mark = mark
         self._clock = clock
@@ -34,11 +35,11 @@ class AgeClock:
         self._save_every = min(_SAVE_EVERY_SECONDS, believed_seconds / 10) or _SAVE_EVERY_SECONDS
         facts = mark.read()
         shown, at_ms = facts.get("age_ms"), facts.get("at_ms")
-        start = 0
+        start = at_least_ms
         if isinstance(shown, int) and isinstance(at_ms, int):
             bridge = clock.epoch_ms() - at_ms
             start = shown + (bridge if 0 < bridge <= believed_seconds * 1000 else 0)
-        self._start_ms = max(start, at_least_ms)
+        self._start_ms = start
         self._started = clock.monotonic()
         self._save_at = 0.0
 

@@ -109,7 +109,10 @@ class SpoolDirectory:
 
     def _make(self) -> None:
         above = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        os.makedirs(self.path, 0o700, exist_ok=True)
+        for path in reversed(above):
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+                os.chmod(path, 0o700)  # whatever the umask left of it
         for path in above if self._options.fsync else ():
             sync_directory(path.parent)
 

@@ -167,7 +167,7 @@ class SpoolKeeper:
         self._quota = Quota(
             Limits(options.max_bytes, options.full_policy, options.min_free_bytes, options.max_age_seconds),
             parts=self._parts,
-            keep=lambda part, key: (part.id, key) in self._handed_out or self._writer.is_at(part, key),
+            keep=self._must_keep,
             tell_loss=self._tell_loss,
             tell_broken=self._begin_anew,
             report=report,
@@ -631,7 +631,8 @@ class SpoolKeeper:
                 if (row := self._read_on(part, attempted_by)) is not None:
                     return row
             except (SpoolVanished, SpoolDamaged) as error:
-                self._begin_anew(part, error)
+                if self._begin_anew(part, error):
+                    return self._next_row(attempted_by)
             except (SpoolError, OSError) as error:
                 self.last_error = str(error)
                 self._report("spool-reading", f"the spool cannot be read: {error}; it is tried again")
@@ -651,7 +652,7 @@ class SpoolKeeper:
         """
         while True:
             with self.sqlite_lock:
-                key = part.peek(self._cursor.get(part.id)) or self._left_row_of(part)
+                key = self._next_key(part)
             if key is None:
                 return None
             if self._quota.drop_if_expired(part, key):
@@ -673,9 +674,10 @@ class SpoolKeeper:
                 except CorruptRow:
                     part.quarantine(key)
                     row = None
-            if row is not None and self._writer.is_writing(row.batch):
+            if row is not None and self._is_writing(row.batch):
                 return None  # its write failed and yet was done: it is told of before it is handed out
-            self._cursor[part.id] = max(key, self._cursor.get(part.id, key))
+            if not part.awaits_row_before(key):
+                self._cursor[part.id] = max(key, self._cursor.get(part.id, key))
             if self._left and self._left[0][1:] == (part.id, key):
                 self._left.popleft()
             if row is not None:
@@ -685,6 +687,24 @@ class SpoolKeeper:
             self._measure()
             self._report("spool-corrupt", f"a damaged batch of {key.records} records was put into quarantine")
             self._post(as_told(self._listener.on_spool_loss, part.id, key.records, "corrupt", 0, 0))
+
+    def _next_key(self, part: Part) -> RowKey | None:
+        key = part.peek(self._cursor.get(part.id))
+        while key is not None and (part.id, key) in self._handed_out:
+            key = part.peek(key)
+        return key or self._left_row_of(part)
+
+    def _must_keep(self, part: Part, key: RowKey) -> bool:
+        """Whether the row in this place may be in Redis already, or was not told of yet."""
+        return (
+            (part.id, key) in self._handed_out
+            or self._writer.is_at(part, key)
+            or any(one.is_at(part, key) for one in self._recoveries)
+        )
+
+    def _is_writing(self, batch: Batch) -> bool:
+        """Whether this batch may be in a row already, and yet was not told of."""
+        return self._writer.is_writing(batch) or any(one.is_writing(batch.id) for one in self._recoveries)
 
     def _left_row_of(self, part: Part) -> RowKey | None:
         if self._left and self._left[0][1] == part.id and self._left[0][0] <= time.monotonic():
@@ -714,8 +734,7 @@ class SpoolKeeper:
             with self.sqlite_lock:
                 part.ack(row.key)
         except (SpoolVanished, SpoolDamaged) as error:
-            self._begin_anew(part, error)
-            if self._part_of(row) is part:  # what is intact was kept, this row too
+            if self._begin_anew(part, error):  # this row is in the new ones, too
                 with suppress(SpoolError, OSError), self.sqlite_lock:
                     part.ack(row.key)
         except (SpoolError, OSError) as error:
@@ -769,10 +788,14 @@ class SpoolKeeper:
             self._adopt_at = time.monotonic()  # there may be another one
             self._measure()
 
-    def _begin_anew(self, part: Part, error: SpoolError) -> None:
-        """The part's files are gone or damaged: say so, count what was in them, and begin new ones."""
+    def _begin_anew(self, part: Part, error: SpoolError) -> bool:
+        """The part's files are gone or damaged: say so, count what is lost, and go on with new ones.
+
+        Returns:
+            Whether what is intact in the old ones is in the new ones, under the same keys.
+        """
         if isinstance(error, SpoolDamaged) and self._salvage(part, error):
-            return
+            return True
         vanished = isinstance(error, SpoolVanished)
         self._report("spool-lost", f"{error}; a new spool is begun")
         self._generations[part.id] += 1
@@ -795,6 +818,7 @@ class SpoolKeeper:
                     self._claimed = None
                 self._open()
         self._measure()
+        return False
 
     def _salvage(self, part: Part, error: SpoolDamaged) -> bool:
         """Go on with what is intact in a damaged spool, under the same keys; whether that was possible."""

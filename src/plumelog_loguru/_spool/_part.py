@@ -261,7 +261,7 @@ class Part:
 
     def age_ms(self, key: RowKey) -> int:
         """For how long the row has been here, by the part's own clock; 0 where its key does not say it."""
-        return 0 if key.age_ms is None else self._age.now_ms() - key.age_ms
+        return 0 if key.age_ms is None else max(0, self._age.now_ms() - key.age_ms)
 
     def keep_time(self, *, at_once: bool = False) -> None:
         """Let the next owner know what the part's clock shows; to be called every few seconds."""
@@ -335,6 +335,10 @@ class Part:
             SpoolError: that cannot be told now.
         """
         return self._store.find(key)
+
+    def awaits_row_before(self, key: RowKey) -> bool:
+        """Whether an older row than this may still come: its write failed, and is tried again."""
+        return self._store.awaits_row_before(key)
 
     def is_newest(self, batch_id: BatchId) -> bool:
         """Whether the last row of all is this batch's.

@@ -53,7 +53,7 @@ class Quota:
         parts: Callable[[], Sequence[Part]],
         keep: Callable[[Part, RowKey], bool],
         tell_loss: Callable[[Part, int, str, int, int], None],
-        tell_broken: Callable[[Part, SpoolVanished | SpoolDamaged], None],
+        tell_broken: Callable[[Part, SpoolVanished | SpoolDamaged], object],
         report: Callable[[str, str], None],
         clock: Clock,
         sqlite_lock: threading.Lock,
@@ -263,9 +263,12 @@ class Quota:
             try:
                 row = part.read(key)
                 first_ms, last_ms = row.first_ms, row.last_ms
-            except (CorruptRow, NewerFormat):
-                pass  # nobody can tell
-            part.ack(key)
+            except (CorruptRow, NewerFormat) as error:
+                if isinstance(error, CorruptRow) and reason == "expired":
+                    reason = "corrupt"  # its age is as doubtful as all else; and no room is needed
+                    part.quarantine(key)
+            if reason != "corrupt":
+                part.ack(key)
         self._freed_bytes += key.size
         self._tell_loss(part, key.records, reason, first_ms, last_ms)
 

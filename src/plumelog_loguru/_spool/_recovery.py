@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .._batch import BatchId
 from .._journal import DeadJournal, JournalDamaged, JournalError, NewerJournal, RecoveredBatch
 from ._part import Part
-from ._store import SpoolError
+from ._store import RowKey, SpoolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class Recovery:
     def __bool__(self) -> bool:
         """Whether anything is left to do."""
         return self._journal is not None or bool(self._left)
+
+    def is_writing(self, batch_id: BatchId) -> bool:
+        """Whether this batch may be in the part already, and yet was not told of."""
+        return self._batch is not None and not self._in_row and self._batch.batch.id == batch_id
+
+    def is_at(self, part: Part, key: RowKey) -> bool:
+        """The same, of the row in this place."""
+        if part is not self.part or self._batch is None or self._in_row:
+            return False
+        return part.is_of(key, self._batch.batch.id)
 
     def step(self) -> Recovered:
         """Open a journal, bring one batch into a row, or remove a journal that is done with.
@@ -93,7 +104,7 @@ class Recovery:
         # The dead owner may have written its last row and died before it said so in the journal.
         known = not self._wrote and self.part.is_newest(batch.id)
         if not known:
+            self._wrote = True  # also if it fails: it may have been done all the same
             self.part.append(batch, inherited=True)
-            self._wrote = True
         self._in_row = True
         return Recovered(0 if known else len(batch.values), found.doubtful_records)

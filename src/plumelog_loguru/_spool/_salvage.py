@@ -30,7 +30,9 @@ _HEADER_BYTES = {0x0D: 8, 0x0A: 8, 0x02: 12}  # of a table's leaves, of an index
 _ROW = re.compile(rb"PLS1 [0-9a-f]{8} ")
 _TIMES_BYTES = 16
 _KEYS = range(20, 58)  # lengths, in bytes
-_KEY = re.compile(rb"[0-9]{16}(?:\.[0-9]{1,15}){2,4}")
+# In an index: what tells the types (of a key, of 1, of a number), the key, the number of its entry.
+_INDEXED = re.compile(rb"\x04.\x09[\x01-\x06\x08\x09](?=[0-9]{16}\.)", re.DOTALL)
+_NUMBER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _TYPES = range(13, 24)  # bytes that the types of an entry's columns take
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _FRAME = _FRAME_HEADER + _PAGE
@@ -40,7 +42,7 @@ _FRAME = _FRAME_HEADER + _PAGE
 class Found:
     """An entry, in the order in which they were written."""
 
-    key: bytes  # which may be damaged
+    key: bytes  # as the index has it, if it has it; it may be damaged
     row: bytes | None  # None: it is damaged
 
 
@@ -57,19 +59,18 @@ def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
     """Each entry that can be found, and those of which only the index knows still."""
     with closing(_Pages(database, wal)) as pages:
         places: dict[int, list[tuple[int, _Cell]]] = {}
-        indexed: set[bytes] = set()
+        indexed: dict[int, bytes] = {}
         for number in pages.numbers:
             page = pages.read(number)
             for cell in _cells(page):
                 places.setdefault(cell.rowid, []).append((number, cell))
-            if page[:1] in (b"\x0a", b"\x02"):
-                indexed.update(found[0] for found in _KEY.finditer(page) if _is_cell(page, found.start(), 12))
+            indexed.update(_index_of(page))
         for rowid in sorted(places):
             cells = places[rowid]
             rows = (pages.row(number, cell) for number, cell in cells)
-            indexed.discard(cells[0][1].key)
-            yield Found(cells[0][1].key, next((row for row in rows if row is not None), None))
-        for key in sorted(indexed):
+            key = indexed.pop(rowid, cells[0][1].key)
+            yield Found(key, next((row for row in rows if row is not None), None))
+        for key in indexed.values():
             yield Found(key, None)
 
 
@@ -174,6 +175,16 @@ def _cells(page: bytes) -> Iterator[_Cell]:
                     if at == start and key_bytes < payload_bytes < 2**31 and _is_cell(page, before, 0):
                         key = page[key_end - key_bytes : key_end]
                         yield _Cell(rowid, key, payload_bytes, start, found.start() - start)
+
+
+def _index_of(page: bytes) -> Iterator[tuple[int, bytes]]:
+    """The entries that a page of the index names, by their numbers."""
+    for found in _INDEXED.finditer(page) if page[:1] in (b"\x0a", b"\x02") else ():
+        types, at = found[0], found.end()
+        end = at + (types[1] - 13) // 2
+        rowid = int.from_bytes(page[end : end + _NUMBER_BYTES[types[3]]], "big") or types[3] - 8
+        if _is_cell(page, found.start(), 8):
+            yield rowid, page[at:end]
 
 
 def _is_cell(page: bytes, at: int, before: int) -> bool:

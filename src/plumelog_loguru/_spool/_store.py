@@ -53,8 +53,8 @@ _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is 
 
 # Pages of a database without rows.
 _EMPTY_PAGES = 7
-# What the log beside the database takes: it is copied back when it has 256 pages, and is then written anew. It
-# is larger where the last row before that was large, by less than that row.
+# What the log beside the database takes: it is copied back when it has 256 pages, and is then written anew.
+# It is larger where the last row before that was large, by less than that row.
 LOG_BYTES = 260 * (4096 + 24)
 
 # Settings live in the database and the next opener's win, so all of them are given at every opening.
@@ -273,6 +273,10 @@ class Store:
         if found:
             self._written(key)
         return found
+
+    def awaits_row_before(self, key: RowKey) -> bool:
+        """Whether an older key was given, whose row is not known to be there."""
+        return any(unwritten < key for unwritten in self._unwritten)
 
     def _written(self, key: RowKey) -> None:
         if key not in self._unwritten:
