@@ -215,10 +215,7 @@ class Courier:
 
     def _take_from_queue(self) -> list[bytes]:
         self._batcher.cut(self._clock.monotonic())
-        items = self._handoff.take()
-        if self._journals.any_fetched:
-            items = [item for item in items if not self._journals.was_fetched(item)]
-        return items
+        return self._handoff.take()
 
     def _take_back(self) -> Head | None:
         """What could not be spooled is delivered from memory, oldest first."""
@@ -592,7 +589,8 @@ class Courier:
         self._journals.advance()
         if not self._journals.is_stuck():
             return
-        if strays := self._journals.strays(self._runs_on_the_way()):
+        runs = self._runs_on_the_way()
+        if runs is not None and (strays := self._journals.strays(runs)):
             block = Block(strays)
             if self.redis.is_away and self._keeper.has_room():
                 self._offer(block)
@@ -600,9 +598,12 @@ class Courier:
                 self._on_the_way.add(block)
                 self._returned.append(block)
 
-    def _runs_on_the_way(self) -> list[Run]:
+    def _runs_on_the_way(self) -> list[Run] | None:
+        """Where in the journal is what is on its way; None while that cannot be told."""
         # The queue first: what leaves it meanwhile is seen twice and not missed.
         runs = runs_of(self._handoff.snapshot())
+        if self._handoff.shifting:
+            return None  # it may have left before, and be in a caller's hands
         for one in self._on_the_way:
             if isinstance(one, Head) or one.batch is not None:
                 runs += one.runs
@@ -842,6 +843,7 @@ class Courier:
         if (head := self._head) is not None and self._journals.holds_runs(head.runs):
             left += head.records
             self._head = None
+            self._lane.freeze()  # it is delivered from there, and not before what would come next
             self._on_the_way.discard(head, head.origin)
         while items := self._handoff.take():
             self._returned.append(Block(items))

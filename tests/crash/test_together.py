@@ -26,7 +26,7 @@ def _leave_parts(scene: Scene, count: int, *, records: int = 60, key: str | None
 
 def test_four_drains_beside_two_sinks(make_scene: MakeScene) -> None:
     """Drains that are killed at random share the parts of the dead with living sinks: all is there, once."""
-    for seed in draw_seeds(scaled(2, 20)):
+    for seed in draw_seeds(scaled(1, 20)):
         with make_scene(seed) as scene:
             _leave_parts(scene, 4)
             sinks = [scene.start_victim(records=200, pause_seconds=0.003, end="close") for _ in range(2)]

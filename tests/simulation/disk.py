@@ -215,12 +215,16 @@ class SimulatedStore:
         self._forget(key, counted=row is not None)
 
     def pass_by(self, key: RowKey) -> None:
-        # It may be gone: some deletions are done though they are said to have failed.
+        self._forget(key, counted=False)
+
+    def _forget(self, key: RowKey, *, counted: bool) -> None:
+        if key in self._known:
+            self._known.remove(key)
+            counted = True
         if key in self._unwritten:
             self._unwritten.remove(key)
-        elif key not in self._passed:
+        elif counted:
             self._count(key, -1)
-        self._passed.add(key)
 
     def peek(self, after: RowKey | None = None) -> RowKey | None:
         self._check_still_ours()

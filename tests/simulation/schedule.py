@@ -20,7 +20,7 @@ def play(world: World) -> None:
     Raises:
         Violation: a promise was broken.
     """
-    world.max_batch_bytes = world.dice.choice((300, 1000, 1 << 20))
+    world.max_batch_bytes = world.dice.choice((300, 1000, 5000))
     world.rewind_bytes = world.dice.choice((0, 500, 64 << 10))
     try:
         with world.entered():

@@ -28,7 +28,7 @@ from plumelog_loguru._batch import Batch
 from plumelog_loguru._delivery import _backoff, _client
 from plumelog_loguru._handoff import HandOff, _batcher, _queue
 from plumelog_loguru._hooks import Hooks
-from plumelog_loguru._journal import Run, _file, _journal, _recovery, runs_of, value_of
+from plumelog_loguru._journal import Journal, Run, _file, _journal, _recovery, runs_of, value_of
 from plumelog_loguru._pipeline import Pipeline, PipelineState
 from plumelog_loguru._spool import Block, CorruptRow, NewerFormat, Part, RowKey, SpoolKeeper, _keeper, _part, _writer
 from plumelog_loguru._spool._quota import Quota
@@ -421,8 +421,8 @@ class Process:
         """The journals that this process writes."""
         return {journal.path.name for journal in self.pipeline._journals._by_key.values()}
 
-    def _has_journal(self) -> bool:
-        journal = self.pipeline._journals.current
+    def _is_safe_in(self, journal: Journal | None) -> bool:
+        """Whether what has just been logged is in this journal, and this in its place."""
         if journal is None or self.pipeline.handoff.journal_error is not None:
             return False
         files = self.world.disk.part_at(journal.path.parent)
@@ -442,6 +442,7 @@ class Process:
     def _put(self, value: bytes) -> None:
         handoff = self.pipeline.handoff
         refused = handoff.refused_full + handoff.refused_closed - self._refused
+        journal = self.pipeline._journals.current
         self._calls += 1
         try:
             handoff.put(value)
@@ -455,7 +456,7 @@ class Process:
         if handoff.refused_full + handoff.refused_closed - self._refused > refused:
             self._refused += 1
             self.drops("closed" if handoff._closed else "queue_full", [value])
-        elif self._has_journal():
+        elif self._is_safe_in(journal):
             self.safe.add(value)
 
     def _new_record(self, *_: object) -> bytes:
@@ -820,7 +821,7 @@ def some_settings(number: int) -> PlumelogSettings:
     # Smaller than anybody may ask for, so that a few records are many.
     small = {
         "journal_max_bytes": dice.choice((4097, 4097, 8000, 60_000)),
-        "spool_max_bytes": dice.choice((1 << 30, 1 << 30, 1 << 30, 4000)),
+        "spool_max_bytes": dice.choice((1 << 30, 1 << 30, 1 << 30, 9000)),
         "spool_min_free_bytes": 0,
     }
     return settings.model_copy(update=small)

@@ -57,7 +57,8 @@ def test_all_files_stay_within_the_limit(
     batch = min(size * 500, MIB)  # small ones share rows
     kept = rig.keeper.spool_bytes
     print(f"{policy}, records of {size}: at most {most - limit:+} bytes over the limit, {kept} are rows")
-    assert limit - batch <= most <= limit + batch
+    log = MIB  # is reckoned with, and is not always as large
+    assert limit - log - batch <= most <= limit + batch
     fixed = 6 * MIB  # an empty database and its log, and the ballast
     assert kept >= limit - fixed - 2 * batch
     lost = sum(records for records, _ in rig.listener.losses) + rig.listener.refused
@@ -346,11 +347,13 @@ def test_one_damaged_key_does_not_make_all_rows_old(start: Start, spool_dir: Pat
     path = rig.part_path(spool_dir)
     rig.close()
     with closing(sqlite3.connect(path / "spool" / "cache.db", isolation_level=None)) as connection:
-        connection.execute("UPDATE Cache SET key = replace(key, '.3.2000', '.3.9002000') WHERE rowid = 3")
-        key = connection.execute("SELECT key FROM Cache ORDER BY rowid DESC").fetchone()[0]
-    assert key.endswith(".9002000") or key.endswith(".2000")
-    rig = start(max_age_seconds=60.0, clock=clock)
-    assert numbers_of(rig)[:2] == [0, 1]
+        key = RowKey.parse(connection.execute("SELECT key FROM Cache WHERE rowid = 2").fetchone()[0])
+        assert key is not None and key.age_ms == 1000
+        flipped = f"{str(key)[:-4]}9000"
+        connection.execute("UPDATE Cache SET key = ? WHERE rowid = 2", (flipped,))
+    (path / "age").unlink()  # so that the keys are asked
+    rig = start(max_age_seconds=7.0, clock=clock)
+    assert {0, 2} <= set(numbers_of(rig))
     assert all(reason != "expired" for _, reason in rig.listener.losses)
 
 

@@ -208,6 +208,7 @@ class HandOff:
             # ones. No call stands between here and the `try`: it could be interrupted too.
             while True:
                 try:
+                    self._leave_out_late(popped)
                     overflow.offer(popped)
                 except Exception:
                     self._records.extendleft(reversed(popped))
@@ -231,6 +232,7 @@ class HandOff:
         # added would be overwritten by a sum that began before it.
         popped_bytes = sum(map(len, popped))
         self._left_bytes_by_callers += popped_bytes
+        self._leave_out_late(popped)
 
     def _is_full_for(self, size_bytes: int) -> bool:
         bounds = self.bounds
@@ -284,7 +286,15 @@ class HandOff:
             self._left_bytes_by_loop -= sum(map(len, others))
         if taken:
             self._gave_up = False  # there is room: who finds none again waits again
+            self._leave_out_late(taken)
+            return taken or self.take(max_bytes)
         return taken
+
+    def _leave_out_late(self, items: list[bytes]) -> None:
+        """Without what was fetched from the journal before its caller, who was held up, came with it."""
+        journals = self._journals
+        if journals.any_fetched:
+            items[:] = [item for item in items if not journals.was_fetched(item)]
 
     def take_evicted_span(self) -> tuple[bytes, bytes] | None:
         """The first and the last record that had to make room since the last call.

@@ -273,18 +273,26 @@ class Journal:
         Returns:
             The frames, each only once; should one come after all, its position is in ``fetched``.
         """
-        known = {run.start: run.upto for run in in_flight if run.key == self.key}
+        known = [(run.start, run.upto) for run in in_flight if run.key == self.key]
         if upto is None:
-            upto = max(known.values(), default=0)
-        known |= self._settled
+            upto = max((behind for _, behind in known), default=0)
+        # They overlap: of what is in flight the beginning may be settled, and the tail be within it.
+        known = sorted(known + list(self._settled.copy().items()), reverse=True)
         found: list[bytes] = []
-        position = self._tail
-        while (position := self._pass(position, upto, known)) < upto:
-            size = HEAD.unpack(self._read(position, HEAD.size))[1]
-            if position not in self.fetched:
-                self.fetched.add(position)
-                found.append(self._read(position, size))
-            position += size
+        position = covered = self._tail
+        while position < upto:
+            while known and known[-1][0] <= position:
+                covered = max(covered, known.pop()[1])
+            if covered > position:
+                position = covered
+            elif not self._begins_frame(position):
+                position += self.capacity - position % self.capacity  # the lap ended here
+            else:
+                size = HEAD.unpack(self._read(position, HEAD.size))[1]
+                if position not in self.fetched:
+                    self.fetched.add(position)
+                    found.append(self._read(position, size))
+                position += size
         return found
 
     def _pass(self, position: int, upto: int, runs: dict[int, int]) -> int:

@@ -77,7 +77,7 @@ class Journals:
     @property
     def any_fetched(self) -> bool:
         """Whether ``strays`` has ever found a frame."""
-        return any(journal.fetched for journal in self._by_key.values())
+        return any(journal.fetched for journal in list(self._by_key.values()))
 
     def is_stuck(self) -> bool:
         """Whether the tail of a journal stands where it stood when this was last asked."""

@@ -134,8 +134,13 @@ class _Pages:
                 waiting.clear()
 
     def read(self, number: int) -> bytes:
-        """A page; empty if there is none."""
-        return self._logged.get(number) or os.pread(self._fd, _PAGE, (number - 1) * _PAGE)
+        """A page; empty if there is none, or if the disk cannot read it."""
+        if number in self._logged:
+            return self._logged[number]
+        try:
+            return os.pread(self._fd, _PAGE, (number - 1) * _PAGE)
+        except OSError:
+            return b""
 
     def row(self, number: int, cell: _Cell) -> bytes | None:
         """The row of a cell of this page, if it is intact."""

@@ -370,7 +370,7 @@ class Store:
                 for key in self._keys():
                     self._newest = key.counter
                     self._add(key)
-                    self.age_ms = max(self.age_ms, key.age_ms or 0)
+                    self.age_ms = key.age_ms or self.age_ms
                 return
             except SpoolDamaged:
                 # A flipped bit in a key is the likely reason. Then the index does not know that key: look up
