@@ -106,7 +106,7 @@ def test_a_full_ring_takes_nothing_until_its_oldest_is_settled(journal: Journal)
     """Room comes from the tail: settling the newest frees nothing, settling the oldest frees all."""
     frames = fill(journal)
     assert len(frames) == CAPACITY // len(frames[-1]) or len(frames) > 60
-    assert not journal.has_room(len(value(0))) and journal.half_full
+    assert journal.half_full
     settle(journal, frames[5:])
     assert journal.append(value(0)) is None
     settle(journal, frames[:5])
@@ -155,21 +155,6 @@ def test_a_frame_as_large_as_the_ring(journal: Journal) -> None:
         assert frame is not None and journal.used_bytes == journal.capacity
         settle(journal, [frame])
         settle(journal, put(journal, value(1)))
-
-
-def test_has_room_says_what_append_does(journal: Journal) -> None:
-    """What has room is appended, what has none is not, at every state of the ring."""
-    held: list[bytes] = []
-    for number in range(2000):
-        one = value(number, number * 53 % 700)
-        room = journal.has_room(len(one))
-        frame = journal.append(one)
-        assert room == (frame is not None)
-        if frame is not None:
-            held.append(frame)
-        else:
-            settle(journal, held[:3])
-            del held[:3]
 
 
 # ---------------------------------------------------------------- cuts, settlements, the tail
@@ -400,7 +385,7 @@ def test_a_forked_child_leaves_the_parents_journal_alone(journal: Journal) -> No
         code = 1
         try:
             journal.forget_in_child()
-            assert journal.append(value(2)) is None and not journal.has_room(1)
+            assert journal.append(value(2)) is None
             journal.cut(runs_of(frames), BATCH, AttemptedBy.SCRIPT, 1)
             settle(journal, frames)
             code = 0

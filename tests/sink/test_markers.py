@@ -156,6 +156,21 @@ def test_a_spool_that_was_deleted(make_sink: MakeSink, own_server: RedisServer, 
     assert heir.stats().adopted >= 2
 
 
+def test_what_expired(make_sink: MakeSink, own_server: RedisServer) -> None:
+    """It was asked for, so it is a warning; and it waits for Redis, or it would expire in its turn."""
+    own_server.stop()
+    sink = make_sink(own_server.url, spool_max_age_seconds=0.5)
+    logger.add(sink, format="{message}")
+    for n in range(3):
+        logger.info(str(n))
+    assert sink.drain(10).spooled == 3
+    wait_until(lambda: sink.stats().dropped == {"expired": 3})
+    own_server.start()
+    wait_until(lambda: told(own_server) == {"expired": 3})
+    assert [record["logLevel"] for record in markers_in(own_server)] == ["WARN"]
+    assert_no_gap(own_server, sink.stats())
+
+
 def test_a_damaged_row(make_sink: MakeSink, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that goes into quarantine is told of."""
     read, damaged = Part.read, set[RowKey]()

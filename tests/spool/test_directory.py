@@ -203,7 +203,7 @@ def test_a_look_at_everything_changes_nothing(
         assert {id_ for id_, info in found.items() if info.owner == "live"} == {live.id}
     for part in (live, dead, foreign):
         info = found[part.id]
-        assert (info.batches, info.records, info.bytes, info.problem) == (3, 6, part.bytes, None)
+        assert (info.batches, info.records, info.bytes, info.problem) == (3, 6, part.row_bytes, None)
         assert (info.oldest_ms, info.newest_ms) == (1_795_305_614_001, 1_795_305_614_003)
         assert info.destination == part.destination
     assert found[damaged.id].problem is not None

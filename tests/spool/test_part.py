@@ -65,11 +65,11 @@ def test_rows_come_back_in_the_order_in_which_they_came(part: Part, make_batch: 
         part.append(batch)
     assert _batches(part) == batches
     assert (part.batches, part.records, part.empty) == (3, 6, False)
-    assert part.bytes == sum(len(encode_row(batch)) for batch in batches)
+    assert part.row_bytes == sum(len(encode_row(batch)) for batch in batches)
     for key in _keys(part):
         part.ack(key)
         part.ack(key)
-    assert (part.batches, part.records, part.bytes, part.empty) == (0, 0, 0, True)
+    assert (part.batches, part.records, part.row_bytes, part.empty) == (0, 0, 0, True)
 
 
 def test_a_repeated_batch_replaces_its_row(part: Part, make_batch: MakeBatch) -> None:

@@ -176,10 +176,6 @@ class Journal:
                 self._settled[position] = end
             raise
 
-    def has_room(self, value_bytes: int) -> bool:
-        """Whether a record of this size finds room; the next ``append`` of one then does."""
-        return self._find_place(value_bytes + VALUE_OFFSET)
-
     def _find_place(self, size: int) -> bool:
         """Let the next frame begin where it fits: here, or in a new lap. False: nowhere."""
         if self._closed:

@@ -618,7 +618,7 @@ class SpoolKeeper:
         self._expire_at = now + (every if left is None else min(every, left))
 
     def _measure(self) -> None:
-        self.spool_bytes = sum(part.bytes for part in (self._own, self._adopted) if part is not None)
+        self.spool_bytes = sum(part.row_bytes for part in (self._own, self._adopted) if part is not None)
 
     # --- delivering
 

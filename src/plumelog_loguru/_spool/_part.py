@@ -224,7 +224,7 @@ class Part:
         return self._store.records if self._is_open else 0
 
     @property
-    def bytes(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes of all rows; the files are somewhat larger."""
         return self._store.bytes if self._is_open else 0
 

@@ -165,7 +165,7 @@ class Quota:
     def _candidates(self, parts: Sequence[Part], batch: Batch, deficit: int) -> Iterator[tuple[Part, RowKey]]:
         """What the policy lets go, in this order."""
         if self._limits.full_policy == "drop_oldest":
-            if sum(part.bytes for part in parts) >= deficit:  # else there is no need to look
+            if sum(part.row_bytes for part in parts) >= deficit:  # else there is no need to look
                 for part in parts:
                     yield from ((part, key) for key in self._rows(part))
         elif self._limits.full_policy == "drop_lowest_level":

@@ -154,8 +154,7 @@ class SpoolWriter:
         row = self._unwritten
         if row is not None and part is not None:
             try:
-                with self._sqlite_lock:
-                    found = part.find(row.batch.id)
+                found = self._is_there(part, row)
             except (SpoolError, OSError):
                 found = False  # the least bad guess: a failed write is rarely done
             if found:
@@ -184,11 +183,17 @@ class SpoolWriter:
             with self._sqlite_lock:
                 part.append(row.batch)
             self._book(part, row, self._listener.on_stored)
+        elif self._is_there(part, row):  # an earlier write was said to have failed, and takes room already
+            self._book(part, row, self._listener.on_stored)
         elif self._refuses:
             self._book(part, row, self._listener.on_refused)
         else:
             return False
         return True
+
+    def _is_there(self, part: Part, row: _Unwritten) -> bool:
+        with self._sqlite_lock:
+            return part.find(row.batch.id)
 
     def _book(self, part: Part, row: _Unwritten, told: Callable[..., None]) -> None:
         """A row is done with: tell of each block's share."""
