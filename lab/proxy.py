@@ -445,7 +445,7 @@ class FaultProxy:
         self._healed_faults += self.fault.count
         self.fault = fault
         if isinstance(fault, _Refuse):
-            self._unlisten()
+            await self._unlisten()
             await self._reset(list(self._links))
             fault._happen()
         else:
@@ -456,10 +456,14 @@ class FaultProxy:
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, HOST, self.port, ssl=self._tls, backlog=512)
 
-    def _unlisten(self) -> None:
-        if self._server is not None:
-            self._server.close()  # not waited for: newer Pythons would wait for the connections as well
-            self._server = None
+    async def _unlisten(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            # What asyncio has taken at this very moment it would drop unclosed if it found the server closed.
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)
+            server.close()  # not waited for: newer Pythons would wait for the connections as well
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(self, reader, writer)
@@ -489,7 +493,7 @@ class FaultProxy:
         self._loop.run_forever()
 
     async def _shut(self) -> None:
-        self._unlisten()
+        await self._unlisten()
         await self._reset(list(self._links))
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=1.0)  # a connection that was being taken just then

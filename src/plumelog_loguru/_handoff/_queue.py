@@ -45,6 +45,7 @@ class Overflow(Protocol):
 
     def takes_records(self) -> bool:
         """Whether there will be room soon."""
+        ...
 
     def offer(self, values: list[bytes]) -> None:
         """Take these records; the same list a second time is the same records, and is taken once."""
