@@ -313,7 +313,7 @@ class FaultProxy:
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._live, name="lab-proxy", daemon=True)
-        self._server: asyncio.AbstractServer | None = None
+        self._server: asyncio.Server | None = None
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._healed_faults = 0
         self._connected = threading.Condition()

@@ -15,6 +15,17 @@ from tests.scale import scaled
 pytestmark = [takes_long, pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")]
 
 
+def test_the_judge_sees_a_loss(make_scene: MakeScene) -> None:
+    """Without a journal a killed process loses what is in memory, and this harness says so."""
+    (seed,) = draw_seeds(1)
+    with make_scene(seed) as scene:
+        victim = scene.start_victim(settings={"durability": "memory", "batch_interval_seconds": 30})
+        victim.wait_for(50)
+        victim.kill()
+        with pytest.raises(AssertionError, match="lost"):
+            scene.settle()
+
+
 def test_a_process_killed_at_a_random_moment_loses_nothing(make_scene: MakeScene) -> None:
     """Whatever Redis does, and though those that adopt the part are killed too: all owed is there, once."""
     runs = owed = kills = 0

@@ -26,7 +26,7 @@ Act = Callable[[Scene, tuple[str, ...]], int]
 
 _NEW_PART = "5" * 16
 _CALL = re.compile(r"(?P<thread>\d+) +(?P<call>\w+)\(")
-# To be killed before one of these is to be killed after the call before it: they change nothing that would stay.
+# To be killed before one of these is to be killed after the call before it: they change nothing that stays.
 _CHANGES_NOTHING = re.compile("access|fcntl|fstat|getdents|ioctl|lseek|lstat|mmap|newfstatat|pread|read|stat")
 
 

@@ -1,6 +1,6 @@
 """The program that is killed: threads log numbered records through Loguru, and keep book of what returned.
 
-python -m tests.crash.victim '<its orders, as JSON>'
+    python -m tests.crash.victim '<its orders, as JSON>'
 """
 
 from __future__ import annotations

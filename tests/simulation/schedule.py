@@ -13,6 +13,8 @@ _PEACE_SECONDS = (
     900.0  # enough for every pause, and for the parts of the dead to be found, one after the other
 )
 
+_MOST_LOOKS = 60
+
 
 def play(world: World) -> None:
     """Play the schedule that the world's dice decide.
@@ -61,6 +63,7 @@ class _Schedule:
             world.death_rate = dice.choice((0.0, 0.005, 0.02))
             world.torn_rate = dice.choice((0.0, 0.003, 0.02))
         world.interrupt_rate = dice.choice((0.0, 0.0, 0.02, 0.1))
+        world.thread_rate = dice.choice((0.0, 0.01, 0.2))
         world.disk.mapped = dice.random() < 0.5
         world.poison_rate = dice.choice((0.0, 0.0, 0.0, 0.03))
 
@@ -82,7 +85,7 @@ class _Schedule:
         world.tell("peace")
         world.network.mood = "calm"
         world.disk.heal()
-        world.death_rate = world.torn_rate = world.interrupt_rate = 0.0
+        world.death_rate = world.torn_rate = world.interrupt_rate = world.thread_rate = 0.0
         for process in world.living:
             process.start()
         if not world.living:
@@ -92,10 +95,12 @@ class _Schedule:
         )
         if not drained:
             raise Violation("not drained in peace: " + "; ".join(f"{p}: {p.stats()}" for p in world.living))
-        world.run_until(lambda: not world.arriving, LATEST_SECONDS + 1)
+        for process in world.living:
+            self._free_journal(process)
         for process in world.living:
             process.stop(5.0, final=True)
             world.retire(process)
+        world.run_until(lambda: not world.arriving, LATEST_SECONDS + 1)
         # A row that Redis had, and that could not be deleted then, goes with the next owner.
         if world.disk.left_behind():
             last = self._new_process()
@@ -103,6 +108,15 @@ class _Schedule:
             last.stop(5.0, final=True)
             world.retire(last)
         world.check_end()
+
+    def _free_journal(self, process: Process) -> None:
+        """What an interrupted call left in the journal comes out while others log: it must not fill the ring."""
+        for _ in range(_MOST_LOOKS):
+            if process.journal_is_clear:
+                return
+            process.log(1)
+            self._world.run_until(lambda: process.journal_is_clear, self._world.dice.uniform(0.5, 2.0))
+        raise Violation(f"the journal of {process} is held up: {process.pipeline._journals.current}")
 
     def _unowned(self) -> bool:
         return any(files.owner is None for files in self._world.disk.left_behind())

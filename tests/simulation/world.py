@@ -86,6 +86,7 @@ class World:
         self.death_rate = 0.0  # at each point where a process may die
         self.torn_rate = 0.0  # the same, at each write to a journal: before, in the middle or after
         self.interrupt_rate = 0.0  # at each call that logs
+        self.thread_rate = 0.0  # how often another thread logs while the sink stops
         self.max_batch_bytes = 1 << 20
         self.rewind_bytes = 64 << 10
         self.story: list[str] | None = [] if telling else None
@@ -104,6 +105,21 @@ class World:
         self.interrupted = 0  # calls
         self.dropped = 0  # records
         self._violation: BaseException | None = None
+        self._meanwhile: Callable[[], None] | None = None
+
+    def met(self) -> Counter[str]:
+        """How often each kind of fault was met."""
+        return Counter(
+            {fate.value: 1 for fate in self.network.fates_met},
+            disk=self.disk.faults_met,
+            killed=self.killed,
+            adopted=self.adopted,
+            recovered=self.recovered,
+            torn=self.torn,
+            interrupted=self.interrupted,
+            dropped=self.dropped,
+            **{"dead letters": len(self._in_letters)},
+        )
 
     def tell(self, what: str) -> None:
         """Note what happens, for whoever repeats the schedule."""
@@ -271,8 +287,19 @@ class World:
         timer = self.loop.call_at(end, lambda: None)
         while not (ended := done()) and self.clock.now < end:
             self.turn()
+            if self._meanwhile is not None:
+                self._meanwhile()
         timer.cancel()
         return ended
+
+    @contextmanager
+    def meanwhile(self, do: Callable[[], None]) -> Iterator[None]:
+        """Another thread of the application does this, over and over."""
+        before, self._meanwhile = self._meanwhile, do
+        try:
+            yield
+        finally:
+            self._meanwhile = before
 
     def sleep(self, seconds: float) -> None:
         """The application's thread sleeps, and the others run."""
@@ -382,6 +409,7 @@ class Process:
         self.records: set[bytes] = set()
         self.safe: set[bytes] = set()  # of these: in a journal, when their call returned
         self._calls = 0  # that log, and have not returned
+        self._checked: object = None
         self._interrupted = 0  # calls
         self._dropped: Counter[str] = Counter()
         self._refused = 0
@@ -464,6 +492,11 @@ class Process:
         self.records.add(value)
         return value
 
+    def _log_now_and_then(self) -> None:
+        if self.world.thread_rate and self.world.dice.random() < self.world.thread_rate:
+            with self.world.meanwhile(lambda: None):
+                self.log(1)
+
     def drain(self, timeout: float) -> None:
         self.world.tell(f"{self} drains, {timeout:.1f} s")
         report = self.context.copy().run(self.pipeline.drain, timeout)
@@ -475,7 +508,8 @@ class Process:
         if not self.alive:
             raise Killed
         self.world.tell(f"{self} {'closes' if final else 'stops'}, {timeout:.1f} s")
-        report = self.context.copy().run(self.pipeline.stop, timeout, final=final)
+        with self.world.meanwhile(self._log_now_and_then):
+            report = self.context.copy().run(self.pipeline.stop, timeout, final=final)
         self.world.tell(f"{self} has ended: {report}")
 
     def break_loop(self) -> None:
@@ -522,7 +556,11 @@ class Process:
     def check_accounts(self) -> None:
         """The equation holds, and what it says of the memory is what is there."""
         loop = self.loops[-1] if self.loops else None
+        handoff, courier = self.pipeline.handoff, self.pipeline._courier
         settled = self.pipeline._ledger.settled
+        state = settled, handoff.put_count, handoff.depth, courier._head
+        if state == self._checked:
+            return
         if any(count < 0 for count in settled.spooled_by_part.values()):
             raise Violation(f"{self} has a negative account: {settled}")
         if loop is not None and (loop.mailbox or loop.is_down):
@@ -530,6 +568,7 @@ class Process:
         keeper = self.pipeline._keeper
         if keeper is not None and keeper._inbox.thread is None and not keeper.join(0):  # type: ignore[attr-defined]
             return  # it runs in the caller's thread, and is heard when it has ended
+        self._checked = state
         in_memory, there = self.stats().in_memory, self.in_memory()
         # A call that was interrupted may be counted till the end; what it left in the journal, or brings late,
         # may be in memory twice.
@@ -550,6 +589,12 @@ class Process:
             + (head.records if head is not None else 0)
             + sum(len(block.values) - block.written for block in blocks)
         )
+
+    @property
+    def journal_is_clear(self) -> bool:
+        """Whether nothing holds up the ring."""
+        journal = self.pipeline._journals.current
+        return journal is None or journal.is_clear
 
     @property
     def _strays(self) -> int:

@@ -161,12 +161,12 @@ def test_what_expired(make_sink: MakeSink, own_server: RedisServer) -> None:
     own_server.stop()
     sink = make_sink(own_server.url, spool_max_age_seconds=0.5)
     logger.add(sink, format="{message}")
-    for n in range(3):
+    for n in range(6):
         logger.info(str(n))
-    assert sink.drain(10).spooled == 3
-    wait_until(lambda: sink.stats().dropped == {"expired": 3})
+        sink.drain(10)
+    wait_until(lambda: sink.stats().dropped.get("expired", 0) >= 3)  # not those that Redis may have
     own_server.start()
-    wait_until(lambda: told(own_server) == {"expired": 3})
+    wait_until(lambda: not sink.stats().spooled and told(own_server) == sink.stats().dropped)
     assert [record["logLevel"] for record in markers_in(own_server)] == ["WARN"]
     assert_no_gap(own_server, sink.stats())
 
