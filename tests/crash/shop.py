@@ -1,6 +1,8 @@
 """A small application behind gunicorn: one record for each request; and gunicorn's settings beside it.
 
-gunicorn --config tests/crash/shop.py [--preload --env PRELOAD=1] tests.crash.shop:application
+    gunicorn --config tests/crash/shop.py [--preload --env PRELOAD=1] tests.crash.shop:application
+
+It is started by `test_gunicorn.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The program that is killed: threads log numbered records through Loguru, and keep book of what returned.
 
     python -m tests.crash.victim '<its orders, as JSON>'
+
+It is started by `Scene.start_victim`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -12,12 +13,18 @@ from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._courier import Courier
 from plumelog_loguru._delivery import AlreadyApplied, Failure, Fenced, LiveLane, Outcome, Sender
 from plumelog_loguru._dissection import Dissection, Step
+from plumelog_loguru._journal import DeadJournal
 from plumelog_loguru._on_the_way import Head
+from plumelog_loguru._pipeline import Pipeline
 from plumelog_loguru._replayer import Replayer
-from plumelog_loguru._spool import Block, SpooledRow, SpoolKeeper
+from plumelog_loguru._spool import Block, Part, SpooledRow, SpoolKeeper
+from plumelog_loguru._spool._recovery import Recovered, Recovery
+from plumelog_loguru._spool._writer import SpoolWriter
 
 from .disk import SimulatedPart
+from .files import current_process
 from .schedule import play
+from .server import SimulatedRedis
 from .test_simulation import SCHEDULES
 from .world import Violation, World
 
@@ -154,23 +161,160 @@ def pass_by_a_batch_that_is_not_fenced(patch: Patch) -> None:
     patch.setattr(Dissection, "_condemn", stuck)
 
 
-@pytest.mark.parametrize(
-    ("shortcut", "harm"),
-    [
-        (go_on_in_the_lane_of_a_spilled_batch, "lost"),
-        (spill_without_the_identity, "doubled"),
-        (replay_under_a_fresh_identity, "doubled"),
-        (hand_out_rows_out_of_order, "lost"),
-        (repeat_what_was_already_applied, "doubled"),
-        (acknowledge_before_the_delivery, "lost"),
-        (take_refused_for_not_in_doubt, "doubled"),
-        (go_on_with_the_lane_of_an_adopted_part, "lost"),
-        (divide_without_a_fence, "doubled"),
-        (divide_under_fresh_identities, "doubled"),
-        (settle_the_second_half_first, "lost"),
-        (pass_by_a_batch_that_is_not_fenced, "lost"),
-    ],
-)
+# --- the journal
+
+
+def attempt_what_is_not_cut(patch: Patch) -> None:
+    patch.setattr(Courier, "_journal_cut", lambda self, head: None)
+
+
+def spool_what_is_not_cut(patch: Patch) -> None:
+    cut_row = SpoolWriter._cut_row
+
+    def changed(self: SpoolWriter, part: Part) -> Any:
+        with mock.patch.object(self._journals, "cut", lambda *arguments: None):
+            return cut_row(self, part)
+
+    patch.setattr(SpoolWriter, "_cut_row", changed)
+
+
+def settle_before_the_delivery(patch: Patch) -> None:
+    attempt = Courier._attempt
+
+    async def changed(self: Courier, head: Head) -> None:
+        self._journals.settle(head.runs)
+        await attempt(self, head)
+
+    patch.setattr(Courier, "_attempt", changed)
+
+
+def settle_before_the_row_is_written(patch: Patch) -> None:
+    cut_row = SpoolWriter._cut_row
+
+    def changed(self: SpoolWriter, part: Part) -> Any:
+        row = cut_row(self, part)
+        self._journals.settle(row.runs)
+        return row
+
+    patch.setattr(SpoolWriter, "_cut_row", changed)
+
+
+def recover_the_last_first(patch: Patch) -> None:
+    unsettled = DeadJournal._unsettled
+    patch.setattr(DeadJournal, "_unsettled", lambda self: list(unsettled(self))[::-1])
+
+
+def number_anew_at_each_recovery(patch: Patch) -> None:
+    sort = DeadJournal._sort
+
+    def changed(self: DeadJournal, places: Any) -> None:
+        sort(self, places)
+        self._next_seq = 1
+
+    patch.setattr(DeadJournal, "_sort", changed)
+
+
+def recover_what_is_not_cut(patch: Patch) -> None:
+    cut_some = DeadJournal._cut_some
+
+    def changed(self: DeadJournal) -> None:
+        with mock.patch.object(self, "_write", lambda *arguments: None):
+            cut_some(self)
+
+    patch.setattr(DeadJournal, "_cut_some", changed)
+
+
+def forget_a_journal_before_it_is_in_rows(patch: Patch) -> None:
+    bring_in = Recovery._bring_in
+
+    def changed(self: Recovery) -> Recovered:
+        assert self._journal is not None
+        if self._journal.path.name in current_process().world.disk.parts[self.part.id].journals:
+            self._journal.remove()
+        return bring_in(self)
+
+    patch.setattr(Recovery, "_bring_in", changed)
+
+
+def keep_in_memory_what_is_left_in_the_journal(patch: Patch) -> None:
+    patch.setattr(Courier, "leave_in_journal", lambda self: 0)
+
+
+def release_the_part_before_the_journal_is_left_alone(patch: Patch) -> None:
+    sweep = Pipeline._sweep
+
+    def changed(self: Pipeline, deadline: float) -> bool:
+        ended = sweep(self, deadline)
+        if ended and self._keeper is not None and self._keeper._claimed is not None:
+            self._keeper._claimed.close()
+            current_process().world.sleep(70.0)  # others look for it, and threads log
+        return ended
+
+    patch.setattr(Pipeline, "_sweep", changed)
+
+
+def go_on_in_the_lane_that_is_left_in_the_journal(patch: Patch) -> None:
+    leave, freeze = Courier.leave_in_journal, LiveLane.freeze
+
+    def changed(self: Courier) -> int:
+        patch.setattr(LiveLane, "freeze", lambda lane: None)
+        try:
+            return leave(self)
+        finally:
+            patch.setattr(LiveLane, "freeze", freeze)
+
+    patch.setattr(Courier, "leave_in_journal", changed)
+
+
+# --- the server
+
+
+def remember_identities_until_they_are_confirmed(patch: Patch) -> None:
+    run_script = SimulatedRedis.run_script
+
+    def changed(
+        self: SimulatedRedis, lane: str, mode: str, seq: int, ttl_ms: int, values: list[Any]
+    ) -> list[object]:
+        last = int((self.lane(lane) or "0").split()[0])
+        if mode in ("left", "right") and seq < last:  # who sends the next has had the answer to this one
+            self._set(lane, str(seq - 1), ttl_ms)
+            answer = run_script(self, lane, mode, seq, ttl_ms, values)
+            self._set(lane, str(last), ttl_ms)
+            return answer
+        return run_script(self, lane, mode, seq, ttl_ms, values)
+
+    patch.setattr(SimulatedRedis, "run_script", changed)
+
+
+SHORTCUTS: list[tuple[Callable[[Patch], None], str]] = [
+    (go_on_in_the_lane_of_a_spilled_batch, "lost"),
+    (spill_without_the_identity, "doubled"),
+    (replay_under_a_fresh_identity, "doubled"),
+    (hand_out_rows_out_of_order, "lost"),
+    (repeat_what_was_already_applied, "doubled"),
+    (acknowledge_before_the_delivery, "lost"),
+    (take_refused_for_not_in_doubt, "doubled"),
+    (go_on_with_the_lane_of_an_adopted_part, "lost"),
+    (divide_without_a_fence, "doubled"),
+    (divide_under_fresh_identities, "doubled"),
+    (settle_the_second_half_first, "lost"),
+    (pass_by_a_batch_that_is_not_fenced, "lost"),
+    (attempt_what_is_not_cut, "doubled"),
+    (spool_what_is_not_cut, "doubled"),
+    (settle_before_the_delivery, "lost"),
+    (settle_before_the_row_is_written, "lost"),
+    (recover_the_last_first, "lost"),
+    (number_anew_at_each_recovery, "lost"),
+    (recover_what_is_not_cut, "doubled"),
+    (forget_a_journal_before_it_is_in_rows, "lost"),
+    (keep_in_memory_what_is_left_in_the_journal, "doubled"),
+    (release_the_part_before_the_journal_is_left_alone, "lost"),
+    (go_on_in_the_lane_that_is_left_in_the_journal, "lost"),
+    (remember_identities_until_they_are_confirmed, "doubled"),
+]
+
+
+@pytest.mark.parametrize(("shortcut", "harm"), SHORTCUTS)
 def test_a_shortcut_is_found_out(
     shortcut: Callable[[Patch], None], harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

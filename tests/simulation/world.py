@@ -463,6 +463,8 @@ class Process:
         self.context.copy().run(self.pipeline.start)
 
     def log(self, records: int) -> None:
+        if not self.alive:
+            raise Killed
         self.world.tell(f"{self} logs {records}")
         for _ in range(records):
             self.context.copy().run(self._put, self._new_record())

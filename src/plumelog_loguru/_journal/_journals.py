@@ -20,7 +20,8 @@ class Journals:
     def __init__(self) -> None:
         self.current: Journal | None = None
         self._by_key: dict[int, Journal] = {}
-        self._tails: dict[int, int] = {}
+        self._looked: dict[int, tuple[int, int]] = {}  # tail and head, when `is_stuck` was last asked
+        self._waited: dict[int, int] = {}  # where the tail has not moved since: the head as it was then
 
     def use(self, journal: Journal | None) -> None:
         """Let this one be current, or none; callers keep out meanwhile. Earlier ones stay until clear."""
@@ -56,18 +57,22 @@ class Journals:
     def strays(self, in_flight: Iterable[Run], *, everything: bool = False) -> list[bytes]:
         """Find the frames of all journals that are nowhere else.
 
+        Those behind the newest that is on its way count from the second time on that `is_stuck` finds them:
+        where records are rare and soon delivered, nothing may ever be on its way when somebody looks.
+
         Args:
             in_flight: the runs of everything that is on its way.
             everything: no caller can come any more: look behind the newest of them too.
         """
         in_flight = list(in_flight)
-        return [
-            frame
-            for journal in list(self._by_key.values())
-            for frame in journal.strays(
-                in_flight, upto=journal.head if everything or journal is not self.current else None
-            )
-        ]
+        found: list[bytes] = []
+        for journal in list(self._by_key.values()):
+            newest = max((run.upto for run in in_flight if run.key == journal.key), default=0)
+            upto = max(newest, self._waited.get(journal.key, 0))
+            if everything or journal is not self.current:
+                upto = journal.head
+            found += journal.strays(in_flight, upto=upto)
+        return found
 
     @property
     def half_full(self) -> bool:
@@ -81,10 +86,14 @@ class Journals:
 
     def is_stuck(self) -> bool:
         """Whether the tail of a journal stands where it stood when this was last asked."""
-        tails = {key: journal.tail for key, journal in self._by_key.items() if not journal.is_clear}
-        stuck = any(self._tails.get(key) == tail for key, tail in tails.items())
-        self._tails = tails
-        return stuck
+        before = self._looked
+        self._looked = {one.key: (one.tail, one.head) for one in list(self._by_key.values()) if not one.is_clear}
+        self._waited = {
+            key: before[key][1]
+            for key, (tail, _) in self._looked.items()
+            if key in before and before[key][0] == tail
+        }
+        return bool(self._waited)
 
     def holds(self, items: Sequence[bytes]) -> bool:
         """Whether all of these records are in the current journal."""
