@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from .network import LATEST_SECONDS, MOODS
 from .world import Killed, Process, Violation, World, some_settings
@@ -16,8 +17,11 @@ _PEACE_SECONDS = (
 _MOST_LOOKS = 60
 
 
-def play(world: World) -> None:
-    """Play the schedule that the world's dice decide.
+Stress = Literal["deaths", "poison", "restarts"]
+
+
+def play(world: World, stress: Stress | None = None) -> None:
+    """Play the schedule that the world's dice decide, with more of what ``stress`` says.
 
     Raises:
         Violation: a promise was broken.
@@ -26,7 +30,7 @@ def play(world: World) -> None:
     world.rewind_bytes = world.dice.choice((0, 500, 64 << 10))
     try:
         with world.entered():
-            _Schedule(world).play()
+            _Schedule(world, stress).play()
     except Killed as death:
         raise AssertionError("a death was not noticed") from death
     finally:
@@ -34,22 +38,22 @@ def play(world: World) -> None:
 
 
 class _Schedule:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, stress: Stress | None) -> None:
         dice = world.dice
         self._world = world
         # All processes have one destination.
         self._settings = dice.randrange(2) + 2 * dice.randrange(_SETTINGS)
         self._settings_differ = dice.random() < 0.3
         self._most_processes = dice.choice((1, 1, 2, 3))
-        self._deaths = dice.random() < 0.5
-        self._disk_faults = dice.random() < 0.5
+        self._deaths = dice.random() < 0.5 or stress in ("deaths", "poison")
+        self._disk_faults = dice.random() < 0.5 or stress == "restarts"
         self._moods = dice.sample(list(MOODS), dice.randint(1, 3))
         self._odds: dict[Callable[[], None], float] = {
             self._log: 10,
             self._wait: 8,
             self._change_network: 3,
             self._drain: 0.7,
-            self._stop_and_start: 0.5 * dice.randrange(2),
+            self._stop_and_start: 3 if stress == "restarts" else 0.5 * dice.randrange(2),
             self._close: 0.5 * dice.randrange(2),
             self._break_loop: 0.5 * dice.randrange(2),
             self._forget_scripts: 0.3,
@@ -62,10 +66,12 @@ class _Schedule:
         if self._deaths:
             world.death_rate = dice.choice((0.0, 0.005, 0.02))
             world.torn_rate = dice.choice((0.0, 0.003, 0.02))
+        if stress == "deaths":
+            world.death_rate, world.torn_rate = 0.02, 0.05
         world.interrupt_rate = dice.choice((0.0, 0.0, 0.02, 0.1))
         world.thread_rate = dice.choice((0.0, 0.01, 0.2))
         world.disk.mapped = dice.random() < 0.5
-        world.poison_rate = dice.choice((0.0, 0.0, 0.0, 0.03))
+        world.poison_rate = 0.06 if stress == "poison" else dice.choice((0.0, 0.0, 0.0, 0.03))
 
     def play(self) -> None:
         world, dice = self._world, self._world.dice

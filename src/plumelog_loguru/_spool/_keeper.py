@@ -85,7 +85,10 @@ class KeeperListener(WriterListener, Protocol):
         """
 
     def on_recovered(self, part_id: str, records: int, possibly_doubled: int) -> None:
-        """Records that an owner had in memory when it died are in the part's rows now."""
+        """Something of what an owner had in memory when it died is in the part's rows now.
+
+        ``records``: more of it, or less, than the part was said to hold.
+        """
 
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         """There is no spool; these blocks come back to memory."""
@@ -494,7 +497,8 @@ class SpoolKeeper:
         self._measure()
         self._note_oldest(part)
         lost, part.damaged_records = part.damaged_records, 0
-        self._post(as_told(self._listener.on_spool_opened, part.id, part.records + lost))
+        waiting = sum(recovery.count() for recovery in self._recoveries if recovery.part is part)
+        self._post(as_told(self._listener.on_spool_opened, part.id, part.records + lost + waiting))
         if lost:
             self._post(as_told(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0))
 
@@ -556,15 +560,18 @@ class SpoolKeeper:
     def _tell_of_recovered(self, part: Part, found: Recovered) -> None:
         if found.note:
             self._report("spool-found", found.note)
-        records = found.records + found.corrupt
-        if records or found.possibly_doubled:
-            self._measure()
-            self._post(as_told(self._listener.on_recovered, part.id, records, found.possibly_doubled))
+        self._measure()
+        self._post(as_told(self._listener.on_recovered, part.id, found.records, found.possibly_doubled))
         if found.corrupt:
             self._report(
                 "spool-corrupt", f"{found.corrupt} damaged records of a journal were put into quarantine"
             )
             self._post(as_told(self._listener.on_spool_loss, part.id, found.corrupt, "corrupt", 0, 0))
+
+    def _forget_recovery(self, part: Part) -> None:
+        for recovery in [one for one in self._recoveries if one.part is part]:
+            recovery.close()
+            self._recoveries.remove(recovery)
 
     def _may_recover(self) -> bool:
         return bool(self._recoveries) and self._own is not None and self._close_at is None
@@ -804,9 +811,12 @@ class SpoolKeeper:
         self._left = deque(left for left in self._left if left[1] != part.id)
         self._post(as_told(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt"))
         gone = not part.is_there()
-        if gone:
-            self._recoveries = deque(one for one in self._recoveries if one.part is not part)
-        if gone or not self._put_aside(part):
+        if not gone and self._put_aside(part):
+            waiting = sum(recovery.waiting for recovery in self._recoveries if recovery.part is part)
+            self._post(as_told(self._listener.on_recovered, part.id, waiting, 0))
+        else:
+            if gone or part is self._adopted:
+                self._forget_recovery(part)
             with self.sqlite_lock:
                 # A part of ours that is still there stays ours: its journal holds what is in memory.
                 part.close_database() if part is self._own and not gone else part.close()
@@ -859,6 +869,8 @@ class SpoolKeeper:
         self.state = KeeperState.CLOSED  # nothing more is offered, but by callers that have asked already
         self._take_in(0)
         returned = self._writer.give_back(self._own)
+        while self._recoveries:
+            self._recoveries.pop().close()
         with self.sqlite_lock:
             if self._adopted is not None:
                 self._adopted.remove()  # or close it, if anything is left in it

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from .._batch import BatchId
-from .._journal import DeadJournal, JournalDamaged, JournalError, NewerJournal, RecoveredBatch
+from .._journal import DeadJournal, JournalDamaged, JournalError, NewerJournal, RecoveredBatch, look_at
 from ._part import Part
 from ._store import RowKey, SpoolError
 
@@ -22,9 +24,9 @@ from ._store import RowKey, SpoolError
 class Recovered:
     """What one step has brought to light."""
 
-    records: int = 0  # now in a row
-    possibly_doubled: int = 0  # of these: nobody knows whether they were attempted
-    corrupt: int = 0  # records that could not be read, and are in quarantine
+    records: int = 0  # more, or fewer, than were known to be in the part
+    possibly_doubled: int = 0  # in a row now: nobody knows whether they were attempted
+    corrupt: int = 0  # of the records: they could not be read, and are in quarantine
     note: str | None = None  # what a person should know
 
 
@@ -34,7 +36,9 @@ class Recovery:
     def __init__(self, part: Part) -> None:
         """Before the new owner makes a journal of its own."""
         self.part = part
+        self.waiting = 0  # records that are known to be in journals, and not yet in rows
         self._left = deque(part.journals())
+        self._known: dict[Path, int] = {}
         self._journal: DeadJournal | None = None
         self._batches: Iterator[RecoveredBatch] = iter(())
         self._batch: RecoveredBatch | None = None  # in hand, until it is in a row
@@ -44,6 +48,20 @@ class Recovery:
     def __bool__(self) -> bool:
         """Whether anything is left to do."""
         return self._journal is not None or bool(self._left)
+
+    def count(self) -> int:
+        """How many records there are, before anything is done; what cannot be read counts when it can."""
+        for path in self._left:
+            if path not in self._known:
+                with suppress(JournalError):
+                    self._known[path] = look_at(path).records
+                    self.waiting += self._known[path]
+        return self.waiting
+
+    def close(self) -> None:
+        """Leave the rest to the part's next owner. Never raises."""
+        if self._journal is not None:
+            self._journal.close()
 
     def is_writing(self, batch_id: BatchId) -> bool:
         """Whether this batch may be in the part already, and yet was not told of."""
@@ -72,11 +90,12 @@ class Recovery:
             journal = DeadJournal.open(path)
         except NewerJournal as error:
             self._left.popleft()
-            return Recovered(note=f"{error}; it is left for that version")
+            return self._changed(path, 0, note=f"{error}; it is left for that version")
         except JournalDamaged as error:
             target = self.part.set_aside(path)
             self._left.popleft()
-            return Recovered(note=f"a journal could not be used ({error}); it was put aside as {target}")
+            note = f"a journal could not be used ({error}); it was put aside as {target}"
+            return self._changed(path, 0, note=note)
         try:
             for stretch in journal.corrupt:
                 self.part.keep_aside(f"{path.name}.{stretch.position}.frame", stretch.data)
@@ -86,7 +105,12 @@ class Recovery:
             raise
         self._journal = journal
         self._left.popleft()
-        return Recovered(corrupt=sum(stretch.records for stretch in journal.corrupt))
+        return self._changed(path, journal.records, sum(stretch.records for stretch in journal.corrupt))
+
+    def _changed(self, path: Path, records: int, corrupt: int = 0, note: str | None = None) -> Recovered:
+        change = records - self._known.pop(path, 0)
+        self.waiting += change
+        return Recovered(change + corrupt, corrupt=corrupt, note=note)
 
     def _bring_in(self) -> Recovered:
         assert self._journal is not None
@@ -107,4 +131,5 @@ class Recovery:
             self._wrote = True  # also if it fails: it may have been done all the same
             self.part.append(batch, inherited=True)
         self._in_row = True
-        return Recovered(0 if known else len(batch.values), found.doubtful_records)
+        self.waiting -= len(batch.values)
+        return Recovered(-len(batch.values) if known else 0, found.doubtful_records)

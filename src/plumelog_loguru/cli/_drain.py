@@ -262,6 +262,7 @@ class Drainer:
                 if found.corrupt:
                     self.complain(f"{found.corrupt} damaged records were put into {part.path / 'quarantine'}")
                 self.ledger.adopted(part.id, found.records)
+                self.ledger.spool_lost(part.id, found.corrupt, "corrupt")
                 self.ledger.possibly_doubled += found.possibly_doubled
         except SpoolError as error:
             self.complain(f"{error}; drain again when it can be written")
