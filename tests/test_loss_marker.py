@@ -154,7 +154,7 @@ def test_a_marker_that_cannot_be_made_is_owed(handoff: HandOff, clock: FakeClock
 
 def test_a_marker_is_an_ordinary_record() -> None:
     """It has this producer's next number, Plumelog's level, and says the loss in words and in fields."""
-    extractor = FieldExtractor(PlumelogSettings(app_name="shop", _env_file=None))
+    extractor = FieldExtractor(PlumelogSettings(app_name="shop", extra_fields="none", _env_file=None))
     record = json.loads(marker_line(extractor, 2**20, Loss("spool_full", 12, 40, 0, 86_400_000)))
     assert (record["seq"], record["producer"], record["appName"]) == (1, extractor.producer, "shop")
     assert record["content"].startswith("12 records lost, spool_full, from 19")

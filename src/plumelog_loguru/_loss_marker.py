@@ -53,11 +53,17 @@ def marker_line(extractor: FieldExtractor, max_bytes: int, loss: Loss) -> bytes:
         str(loss),
         level_name=level,
         level_no=level_no,
-        extra={"lostReason": loss.reason, "lostRecords": loss.records, "lostInAll": loss.in_all},
         function="marker_line",
         file="_loss_marker.py",
         module_name="plumelog_loguru",
     )
+    # Whichever fields of the application's are wanted: these say what the record is there for.
+    record.extras = {
+        **record.extras,
+        "lostReason": loss.reason,
+        "lostRecords": str(loss.records),
+        "lostInAll": str(loss.in_all),
+    }
     return encode(record, max_bytes)
 
 

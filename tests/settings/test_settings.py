@@ -270,6 +270,7 @@ class TestRefusals:
             {"spool_full_policy": "panic"},
             {"durability": "disk"},
             {"journal_max_bytes": 2**16 - 1},
+            {"journal_max_bytes": 2**30 + 1},
             {"spool_min_free_bytes": -1},
             {"spool_max_age_seconds": -1},
             {"spool_max_age_seconds": float("inf")},

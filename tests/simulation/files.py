@@ -45,7 +45,7 @@ class SimulatedOs:
         self.path = SimpleNamespace(lexists=self._exists)
 
     def _exists(self, path: Path) -> bool:
-        return path.name in self.listdir(path.parent)
+        return self._world.disk.part_at(path.parent) is not None and path.name in self.listdir(path.parent)
 
     def listdir(self, path: Path) -> list[str]:
         files = self._world.disk.part_at(path)

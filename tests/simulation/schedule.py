@@ -15,6 +15,7 @@ _PEACE_SECONDS = (
 )
 
 _MOST_LOOKS = 60
+_OWNERS_IN_PEACE = 4
 
 
 Stress = Literal["deaths", "poison", "restarts"]
@@ -107,12 +108,14 @@ class _Schedule:
             process.stop(5.0, final=True)
             world.retire(process)
         world.run_until(lambda: not world.arriving, LATEST_SECONDS + 1)
-        # A row that Redis had, and that could not be deleted then, goes with the next owner.
-        if world.disk.left_behind():
-            last = self._new_process()
-            world.run_until(lambda: last.settled and not world.disk.left_behind(), _PEACE_SECONDS)
-            last.stop(5.0, final=True)
-            world.retire(last)
+        # A row that Redis had, and that could not be deleted then, goes with the next owner; and what that one
+        # lost it tells of at its end, in a row again.
+        for _ in range(_OWNERS_IN_PEACE):
+            if world.disk.left_behind():
+                last = self._new_process()
+                world.run_until(lambda: last.settled and not world.disk.left_behind(), _PEACE_SECONDS)  # noqa: B023
+                last.stop(5.0, final=True)
+                world.retire(last)
         world.check_end()
 
     def _free_journal(self, process: Process) -> None:

@@ -46,7 +46,11 @@ def test_many_threads_lose_and_double_nothing(
     redis_server: RedisServer, make_sink: MakeSink, side: str, roomy: bool
 ) -> None:
     """20 threads at full speed: every record once; in order per thread where the queue held them all."""
-    room = {"queue_max_size": 250_000, "queue_max_bytes": 256 << 20} if roomy else {}
+    room = (
+        {"queue_max_size": 250_000, "queue_max_bytes": 256 << 20, "journal_max_bytes": 512 << 20}
+        if roomy
+        else {}
+    )
     sink = make_sink(redis_server.url, redis_push_side=side, **room)
     logger.add(sink, format="{message}")
     stop, unbalanced = threading.Event(), []
