@@ -171,7 +171,7 @@ class Pipeline:
                 journal_bytes=settings.journal_max_bytes if settings.durability == "journal" else 0,
                 uses_database=self._may_use_database,
             ),
-            listener=self._courier,
+            listener=self._courier.spool_news,
             post=post,
             report=self._report,
             clock=self._clock,
@@ -258,14 +258,14 @@ class Pipeline:
             if ended:
                 self._leave_in_journal()
                 self._spool_without_threads(max(_LAST_SECONDS, deadline - self._clock.monotonic()))
-            left, idle = self._courier.remains(), self._courier.is_idle
+            left, idle = self._courier.leftovers.records, self._courier.is_idle
             if idle and (interrupted := self.stats().in_memory):
                 self.handoff.forget_interrupted(interrupted)
                 self._report(
                     "interrupted", f"{interrupted} calls were interrupted before their record was taken"
                 )
             if final:
-                self._courier.abandon("closed")
+                self._courier.leftovers.abandon("closed")
             elif left > self.handoff.depth or (left and not ended):  # else they have come this very moment
                 self._report(
                     "stopped", f"stopped with {left} records that found no place; they are in memory only"
@@ -306,7 +306,7 @@ class Pipeline:
         if keeper is not None:
             if not keeper.join(0):
                 return False
-            self._courier.take_back(keeper.unclaimed())
+            self._courier.leftovers.take_back(keeper.unclaimed())
         return True
 
     async def _finish(self, watermark: int, push_until: float, deadline: float) -> None:
@@ -321,7 +321,7 @@ class Pipeline:
         while not self._working.done():
             self._working.cancel()  # again: before Python 3.12 what it waits for may swallow a cancellation
             await asyncio.wait([self._working], timeout=_CANCEL_AGAIN_SECONDS)
-        while not courier.spool_the_rest(keeper) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+        while not courier.leftovers.spool(keeper) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
         keeper.close(max(0.0, deadline - self._clock.monotonic()))
         # A moment longer than the spool thread takes: what it gives back at the deadline must be heard.
@@ -333,9 +333,9 @@ class Pipeline:
 
     def _leave_in_journal(self) -> None:
         """Let go of the part. What the journal has is on disk, and is its next owner's to deliver."""
-        keeper = self._keeper
+        keeper, leftovers = self._keeper, self._courier.leftovers
         if keeper is not None:
-            if (part_id := keeper.part_id) is not None and (left := self._courier.leave_in_journal()):
+            if (part_id := keeper.part_id) is not None and (left := leftovers.leave_in_journal()):
                 self._ledger.spooled(part_id, left)
             keeper.release()
 
@@ -343,17 +343,17 @@ class Pipeline:
         """Where no thread can be started any more, this one writes to the spool itself."""
         deadline = self._clock.monotonic() + timeout
         before = -1
-        while (left := self._courier.remains()) and left != before:
+        while (left := self._courier.leftovers.records) and left != before:
             before = left
             told: list[Callable[[], None]] = []
             keeper = self._keeper = self._new_keeper(told.append)
             self._ledger.released()
-            self._courier.spool_the_rest(keeper)
+            self._courier.leftovers.spool(keeper)
             keeper.close(max(0.0, deadline - self._clock.monotonic()))
             keeper.run()
             for tell in told:
                 tell()
-            keeper.release()
+            self._leave_in_journal()  # it has one too, and others may have logged meanwhile
 
     def reconfigure(self, settings: PlumelogSettings) -> None:
         """Use other settings from now on, where they can change at run time."""

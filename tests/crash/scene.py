@@ -258,19 +258,19 @@ class Scene:
         )
         return len(owed)
 
-    def settle(self, *, half_way: bool = False) -> int:
+    def settle(self, *, in_doubt: bool = False) -> int:
         """Drain, judge, and see that nothing stays in the directory. Gives the number of records owed.
 
-        A part stays only for the half of a frame that a process died ``half_way`` through writing: it is in
-        quarantine, and was no record yet.
+        A part may stay for the half of a frame that a process died half-way through writing: it is in
+        quarantine, and was no record yet. Only where something may be ``in_doubt`` may the drain say so.
         """
         self.drain()
         halves = list(self.spool_dir.glob("part-*/quarantine/*.frame"))
-        kept = {half.parents[1] for half in halves} if half_way else set()
-        left = sorted(path.name for path in self.spool_dir.glob("*") if path not in kept)
-        assert len(halves) <= half_way and not left, f"SEED={self.seed}: {left} {halves}"
-        in_doubt = "twice" in (self.path / "stderr").read_text(errors="replace")
-        assert half_way or not in_doubt, f"SEED={self.seed}: records are said to be in doubt"
+        kept = {half.parents[1] for half in halves}
+        left = [path for path in self.spool_dir.glob("*") if path not in kept]
+        assert len(halves) <= len(self.books) and not left, f"SEED={self.seed}: {left} {halves}"
+        told = (self.path / "stderr").read_text(errors="replace")
+        assert in_doubt or "twice" not in told, f"SEED={self.seed}: records are said to be in doubt"
         return self.judge()
 
     def copy_spool(self, to: Path) -> None:

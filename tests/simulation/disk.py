@@ -18,10 +18,10 @@ from plumelog_loguru._batch import BatchId
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._journal import DeadJournal
 from plumelog_loguru._spool import DeadLetter
+from plumelog_loguru._spool._failures import SpoolError, SpoolVanished
 from plumelog_loguru._spool._files import Footprint
 from plumelog_loguru._spool._part import Part, PartOptions
-from plumelog_loguru._spool._row import CorruptRow, decode_row
-from plumelog_loguru._spool._store import RowKey, SpoolError, SpoolVanished
+from plumelog_loguru._spool._row import CorruptRow, RowKey, decode_row
 
 from .files import SPOOL_DIR, SimulatedMark, current_process
 
@@ -104,9 +104,10 @@ class Disk:
     def journaled(self) -> set[bytes]:
         """Every record that a recovery would find in a journal now."""
         journals = (data for files in self.parts.values() for data in files.journals.values())
-        return {value for data in journals for value in self._values_in(data)}
+        return {value for data in journals for value in self.values_in(data)}
 
-    def _values_in(self, data: bytearray) -> Iterator[bytes]:
+    def values_in(self, data: bytearray) -> Iterator[bytes]:
+        """Every record that a recovery would find in this journal."""
         dead = DeadJournal(SPOOL_DIR / "journal", self._world.os.descriptor_of(data))
         dead.close()
         for batch in dead._unsettled():
@@ -216,6 +217,14 @@ class SimulatedStore:
 
     def pass_by(self, key: RowKey) -> None:
         self._forget(key, counted=False)
+
+    def delete_passed(self, key: RowKey) -> None:
+        self._check_still_ours()
+        row = self._files.rows.get(key)
+        if row is not None:
+            self._disk.write(
+                self._process, f"deleted {self._described(row)}", lambda: self._files.rows.pop(key)
+            )
 
     def _forget(self, key: RowKey, *, counted: bool) -> None:
         if key in self._known:

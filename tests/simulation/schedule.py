@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 from .network import LATEST_SECONDS, MOODS
@@ -113,19 +114,22 @@ class _Schedule:
         for _ in range(_OWNERS_IN_PEACE):
             if world.disk.left_behind():
                 last = self._new_process()
-                world.run_until(lambda: last.settled and not world.disk.left_behind(), _PEACE_SECONDS)  # noqa: B023
+                world.run_until(partial(self._is_drained_by, last), _PEACE_SECONDS)
                 last.stop(5.0, final=True)
                 world.retire(last)
         world.check_end()
 
     def _free_journal(self, process: Process) -> None:
-        """What an interrupted call left in the journal comes out while others log: it must not fill the ring."""
+        """What an interrupted call left in the journal comes out while others log, or it would fill the ring."""
         for _ in range(_MOST_LOOKS):
             if process.journal_is_clear:
                 return
             process.log(1)
             self._world.run_until(lambda: process.journal_is_clear, self._world.dice.uniform(0.5, 2.0))
         raise Violation(f"the journal of {process} is held up: {process.pipeline._journals.current}")
+
+    def _is_drained_by(self, process: Process) -> bool:
+        return process.settled and not self._world.disk.left_behind()
 
     def _unowned(self) -> bool:
         return any(files.owner is None for files in self._world.disk.left_behind())

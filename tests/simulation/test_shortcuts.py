@@ -10,10 +10,11 @@ from unittest import mock
 import pytest
 
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
-from plumelog_loguru._courier import Courier
 from plumelog_loguru._delivery import AlreadyApplied, Failure, Fenced, LiveLane, Outcome, Sender
 from plumelog_loguru._dissection import Dissection, Step
 from plumelog_loguru._journal import DeadJournal
+from plumelog_loguru._leftovers import Leftovers
+from plumelog_loguru._live_delivery import LiveDelivery
 from plumelog_loguru._on_the_way import Head
 from plumelog_loguru._pipeline import Pipeline
 from plumelog_loguru._replayer import Replayer
@@ -104,14 +105,14 @@ def acknowledge_before_the_delivery(patch: Patch) -> None:
 
 
 def take_refused_for_not_in_doubt(patch: Patch) -> None:
-    attempt_failed = Courier._attempt_failed
+    attempt_failed = LiveDelivery._attempt_failed
 
-    def changed(self: Courier, head: Head, failure: Failure) -> None:
+    def changed(self: LiveDelivery, head: Head, failure: Failure) -> None:
         attempt_failed(self, head, failure)
         if not failure.in_doubt:
             head.batch = Batch(self._lane.next_id(), head.batch.values)
 
-    patch.setattr(Courier, "_attempt_failed", changed)
+    patch.setattr(LiveDelivery, "_attempt_failed", changed)
 
 
 def go_on_with_the_lane_of_an_adopted_part(patch: Patch) -> None:
@@ -165,27 +166,27 @@ def pass_by_a_batch_that_is_not_fenced(patch: Patch) -> None:
 
 
 def attempt_what_is_not_cut(patch: Patch) -> None:
-    patch.setattr(Courier, "_journal_cut", lambda self, head: None)
+    patch.setattr(LiveDelivery, "_journal_cut", lambda self, head: None)
 
 
 def spool_what_is_not_cut(patch: Patch) -> None:
     cut_row = SpoolWriter._cut_row
 
     def changed(self: SpoolWriter, part: Part) -> Any:
-        with mock.patch.object(self._journals, "cut", lambda *arguments: None):
+        with mock.patch.object(self._journals, "cut"):
             return cut_row(self, part)
 
     patch.setattr(SpoolWriter, "_cut_row", changed)
 
 
 def settle_before_the_delivery(patch: Patch) -> None:
-    attempt = Courier._attempt
+    attempt = LiveDelivery._attempt
 
-    async def changed(self: Courier, head: Head) -> None:
+    async def changed(self: LiveDelivery, head: Head) -> None:
         self._journals.settle(head.runs)
         await attempt(self, head)
 
-    patch.setattr(Courier, "_attempt", changed)
+    patch.setattr(LiveDelivery, "_attempt", changed)
 
 
 def settle_before_the_row_is_written(patch: Patch) -> None:
@@ -218,7 +219,7 @@ def recover_what_is_not_cut(patch: Patch) -> None:
     cut_some = DeadJournal._cut_some
 
     def changed(self: DeadJournal) -> None:
-        with mock.patch.object(self, "_write", lambda *arguments: None):
+        with mock.patch.object(self, "_write"):
             cut_some(self)
 
     patch.setattr(DeadJournal, "_cut_some", changed)
@@ -236,7 +237,7 @@ def forget_a_journal_before_it_is_in_rows(patch: Patch) -> None:
 
 
 def keep_in_memory_what_is_left_in_the_journal(patch: Patch) -> None:
-    patch.setattr(Courier, "leave_in_journal", lambda self: 0)
+    patch.setattr(Leftovers, "leave_in_journal", lambda self: 0)
 
 
 def release_the_part_before_the_journal_is_left_alone(patch: Patch) -> None:
@@ -253,16 +254,16 @@ def release_the_part_before_the_journal_is_left_alone(patch: Patch) -> None:
 
 
 def go_on_in_the_lane_that_is_left_in_the_journal(patch: Patch) -> None:
-    leave, freeze = Courier.leave_in_journal, LiveLane.freeze
+    leave, freeze = Leftovers.leave_in_journal, LiveLane.freeze
 
-    def changed(self: Courier) -> int:
+    def changed(self: Leftovers) -> int:
         patch.setattr(LiveLane, "freeze", lambda lane: None)
         try:
             return leave(self)
         finally:
             patch.setattr(LiveLane, "freeze", freeze)
 
-    patch.setattr(Courier, "leave_in_journal", changed)
+    patch.setattr(Leftovers, "leave_in_journal", changed)
 
 
 # --- the server

@@ -18,19 +18,29 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, TypeVar
 from unittest import mock
 
 from plumelog_loguru import PlumelogSettings, _batch, _courier, _pipeline
-from plumelog_loguru._batch import Batch
 from plumelog_loguru._delivery import _backoff, _client
 from plumelog_loguru._handoff import HandOff, _batcher, _queue
 from plumelog_loguru._hooks import Hooks
 from plumelog_loguru._journal import Journal, Run, _file, _journal, _recovery, runs_of, value_of
 from plumelog_loguru._pipeline import Pipeline, PipelineState
-from plumelog_loguru._spool import Block, CorruptRow, NewerFormat, Part, RowKey, SpoolKeeper, _keeper, _part, _writer
+from plumelog_loguru._spool import (
+    Block,
+    CorruptRow,
+    NewerFormat,
+    Part,
+    RowKey,
+    SpoolKeeper,
+    _keeper,
+    _opener,
+    _part,
+    _part_directory,
+    _writer,
+)
 from plumelog_loguru._spool._quota import Quota
 from plumelog_loguru._spool._writer import SpoolWriter
 
@@ -59,6 +69,8 @@ _NEVER_REPORTED = ("courier", "loop", "spool-thread", "lane-shared", "server-los
 class Violation(AssertionError):
     """The library broke a promise."""
 
+
+_RESOLUTION_SECONDS = 1e-9  # the loop's: a timer may be due a little before its time
 
 # Reasons for which a loss is told of in numbers only.
 _TOLD_IN_NUMBERS = ("closed", "corrupt", "refused", "spool_lost")
@@ -109,17 +121,16 @@ class World:
 
     def met(self) -> Counter[str]:
         """How often each kind of fault was met."""
-        return Counter(
-            {fate.value: 1 for fate in self.network.fates_met},
-            disk=self.disk.faults_met,
-            killed=self.killed,
-            adopted=self.adopted,
-            recovered=self.recovered,
-            torn=self.torn,
-            interrupted=self.interrupted,
-            dropped=self.dropped,
-            **{"dead letters": len(self._in_letters)},
-        )
+        met = Counter({fate.value: 1 for fate in self.network.fates_met})
+        met["disk"] = self.disk.faults_met
+        met["killed"] = self.killed
+        met["adopted"] = self.adopted
+        met["recovered"] = self.recovered
+        met["torn"] = self.torn
+        met["interrupted"] = self.interrupted
+        met["dropped"] = self.dropped
+        met["dead letters"] = len(self._in_letters)
+        return met
 
     def tell(self, what: str) -> None:
         """Note what happens, for whoever repeats the schedule."""
@@ -159,7 +170,7 @@ class World:
         return self._in_list | self._in_letters
 
     def kill(self, process: Process, where: str) -> None:
-        """End a process as kill -9 does: what it had in memory only is gone, what it wrote and sent is not."""
+        """End a process as kill -9 does: what is in memory only is gone, what it wrote and sent is not."""
         self.tell(f"{process} is killed {where}")
         self.told_exactly = False
         self.killed += 1
@@ -214,14 +225,15 @@ class World:
             return False
         files = self.dice.choice(list(self.disk.parts.values()))
         self.tell(f"part {files} is deleted")
-        journaled = self.disk.journaled()
         self._lose_rows(files)
         del self.disk.parts[files.name]
-        lost = journaled - self.disk.journaled()
-        for process in self.processes:
-            process.safe -= lost
-            if not process.alive:
-                self.owed -= process.records & lost
+        in_use = files.owner.journal_names() if files.owner is not None else set()
+        for name, data in files.journals.items():
+            lost = set(self.disk.values_in(data)) - self.disk.journaled() - self._settled - self.disk.values()
+            for process in self.processes:
+                process.safe -= lost
+            if name not in in_use:  # what is in the others is in memory too
+                self.owed -= lost
         return True
 
     def _lose_rows(self, files: Files) -> None:
@@ -285,7 +297,7 @@ class World:
         """Let things happen until ``done``, at most for so long; whether it is."""
         end = self.clock.now + seconds
         timer = self.loop.call_at(end, lambda: None)
-        while not (ended := done()) and self.clock.now < end:
+        while not (ended := done()) and self.clock.now + _RESOLUTION_SECONDS < end:
             self.turn()
             if self._meanwhile is not None:
                 self._meanwhile()
@@ -338,9 +350,9 @@ class World:
             put(_writer, time=self.clock)
             put(_queue, time=self.clock, runs_of=_runs_of_evicted)
             put(_journal, make_file=make_simulated_file, mmap=SIMULATED_MMAP, _REWIND_BYTES=self.rewind_bytes)
-            for module in (_file, _journal, _part, _recovery):
+            for module in (_file, _journal, _opener, _part, _part_directory, _recovery):
                 put(module, os=self.os)
-            put(_part, _remove_files=remove_files)
+            put(_part, remove_files=remove_files)
             put(Quota, _drop=_dropping)
             put(SpoolWriter, _book=_booking)
             for module in (_courier, _batcher, _queue, _recovery, _writer):
@@ -560,7 +572,7 @@ class Process:
         loop = self.loops[-1] if self.loops else None
         handoff, courier = self.pipeline.handoff, self.pipeline._courier
         settled = self.pipeline._ledger.settled
-        state = settled, handoff.put_count, handoff.depth, courier._head
+        state = settled, handoff.put_count, handoff.depth, courier._on_the_way.head
         if state == self._checked:
             return
         if any(count < 0 for count in settled.spooled_by_part.values()):
@@ -572,8 +584,8 @@ class Process:
             return  # it runs in the caller's thread, and is heard when it has ended
         self._checked = state
         in_memory, there = self.stats().in_memory, self.in_memory()
-        # A call that was interrupted may be counted till the end; what it left in the journal, or brings late,
-        # may be in memory twice.
+        # A call that was interrupted may be counted till the end; what it left in the journal, or brings
+        # late, may be in memory twice.
         if not -self._strays <= in_memory - there <= self._interrupted + self._calls:
             raise Violation(
                 f"{self} accounts for {in_memory} records in memory; there are {there}; {settled}"
@@ -582,7 +594,7 @@ class Process:
     def in_memory(self) -> int:
         """Records in the queue, in hand, and on their way to the disk."""
         courier = self.pipeline._courier
-        head = courier._head
+        head = courier._on_the_way.head
         blocks = [block for block in courier._on_the_way if isinstance(block, Block)]
         if head is not None and head.origin is not None:
             blocks.remove(head.origin)

@@ -426,7 +426,7 @@ def test_a_loop_that_ends_by_an_exception_is_started_again(
     logger.add(sink)
     logger.info("before")
     assert sink.drain(10).complete
-    real, broken = sink._pipeline._courier._attempt, threading.Event()
+    real, broken = sink._pipeline._courier._live._attempt, threading.Event()
 
     async def breaks_once(head: Any) -> None:
         if not broken.is_set():
@@ -434,7 +434,7 @@ def test_a_loop_that_ends_by_an_exception_is_started_again(
             raise ZeroDivisionError("nobody foresaw this")
         await real(head)
 
-    monkeypatch.setattr(sink._pipeline._courier, "_attempt", breaks_once)
+    monkeypatch.setattr(sink._pipeline._courier._live, "_attempt", breaks_once)
     logger.info("during")
     assert broken.wait(10)
     logger.info("after")

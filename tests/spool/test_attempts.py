@@ -9,7 +9,8 @@ import pytest
 
 from plumelog_loguru._batch import AttemptedBy, Batch
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool._part import ATTEMPTS, Part, PartOptions
+from plumelog_loguru._spool._part import Part, PartOptions
+from plumelog_loguru._spool._part_directory import ATTEMPTS
 
 MakeBatch = Callable[..., Batch]
 

@@ -17,11 +17,13 @@ import pytest
 
 from plumelog_loguru._batch import Batch, BatchId
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool._database import DATABASE
 from plumelog_loguru._spool._facts import FORMATS, read_destination
+from plumelog_loguru._spool._failures import SpoolError
+from plumelog_loguru._spool._opener import StoreOpener
 from plumelog_loguru._spool._part import Part
-from plumelog_loguru._spool._row import encode_row
+from plumelog_loguru._spool._row import RowKey, encode_row
 from plumelog_loguru._spool._salvage import is_broken_inside, salvage_entries
-from plumelog_loguru._spool._store import DATABASE, RowKey, SpoolError
 from tests.scale import scaled
 
 from .rig import Rig
@@ -367,7 +369,7 @@ def test_a_salvage_that_is_killed_is_begun_again(
     """Whatever it had done by then, the next owner finds every intact row, once."""
     image = make_image(tmp_path, destination, killed=True)
 
-    set_aside = Part._set_aside
+    put_aside = StoreOpener.put_aside
 
     class Killed(BaseException):
         pass
@@ -380,16 +382,16 @@ def test_a_salvage_that_is_killed_is_begun_again(
             def die(*_: object) -> None:
                 raise Killed
 
-            def die_afterwards(part: Part, reason: str) -> None:
-                set_aside(part, reason)
+            def die_afterwards(opener: StoreOpener, reason: str) -> None:
+                put_aside(opener, reason)
                 raise Killed
 
             if step == "restore":
                 patch.setattr("plumelog_loguru._spool._store.Store.restore", die)
             elif step == "set aside":
-                patch.setattr(Part, "_set_aside", die)
+                patch.setattr(StoreOpener, "put_aside", die)
             else:
-                patch.setattr(Part, "_set_aside", die_afterwards)
+                patch.setattr(StoreOpener, "put_aside", die_afterwards)
             with pytest.raises(Killed):
                 Part.try_take(part_path, destination)
         _, found = drain(start)

@@ -16,9 +16,10 @@ import pytest
 from plumelog_loguru._batch import Batch
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import _directory, _lock
+from plumelog_loguru._spool._database import FILES
 from plumelog_loguru._spool._directory import SpoolDirectory, network_file_system
+from plumelog_loguru._spool._failures import SpoolError
 from plumelog_loguru._spool._part import Part
-from plumelog_loguru._spool._store import FILES, SpoolError
 
 MakeBatch = Callable[..., Batch]
 Spawn = Callable[..., "subprocess.Popen[str]"]

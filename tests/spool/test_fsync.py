@@ -20,7 +20,8 @@ from plumelog_loguru._batch import Batch
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import Part, SpoolDirectory
 from plumelog_loguru._spool._part import PartOptions
-from plumelog_loguru._spool._store import RowKey, Store
+from plumelog_loguru._spool._row import RowKey
+from plumelog_loguru._spool._store import Store
 from tests.spool.rig import Rig
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,12 @@ from lab.servers import RedisServer
 from plumelog_loguru._batch import Batch
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import Part
+from plumelog_loguru._spool._failures import SpoolError, SpoolFull
 from plumelog_loguru._spool._files import Ballast
-from plumelog_loguru._spool._part import BALLAST, PartOptions
-from plumelog_loguru._spool._store import RowKey, SpoolError, SpoolFull, Store
+from plumelog_loguru._spool._part import PartOptions
+from plumelog_loguru._spool._part_directory import BALLAST
+from plumelog_loguru._spool._row import RowKey
+from plumelog_loguru._spool._store import Store
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20

@@ -17,9 +17,9 @@ import plumelog_loguru._spool._row as row_module
 import plumelog_loguru._spool._writer as writer_module
 from plumelog_loguru._batch import AttemptedBy, Batch
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool._failures import SpoolDamaged, SpoolError
 from plumelog_loguru._spool._keeper import KeeperState
 from plumelog_loguru._spool._part import Part
-from plumelog_loguru._spool._store import SpoolDamaged, SpoolError
 from tests.spool.rig import Rig, values_of
 
 MakeBatch = Callable[..., Batch]

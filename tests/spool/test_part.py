@@ -20,10 +20,12 @@ import pytest
 from plumelog_loguru._batch import AttemptedBy, Batch
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import _lock
+from plumelog_loguru._spool._database import FILES
 from plumelog_loguru._spool._facts import FORMATS, NewerPart, read_destination
-from plumelog_loguru._spool._part import Part, clear_leftover
-from plumelog_loguru._spool._row import CorruptRow, NewerFormat, encode_row
-from plumelog_loguru._spool._store import FILES, RowKey, SpoolDamaged, SpoolError, SpoolVanished
+from plumelog_loguru._spool._failures import SpoolDamaged, SpoolError, SpoolVanished
+from plumelog_loguru._spool._part import Part
+from plumelog_loguru._spool._part_directory import clear_leftover
+from plumelog_loguru._spool._row import CorruptRow, NewerFormat, RowKey, encode_row
 
 MakeBatch = Callable[..., Batch]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -150,7 +152,7 @@ def test_a_damaged_row_that_could_not_be_put_aside_keeps_its_part(
     def refuse(path: Path, data: bytes) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("plumelog_loguru._spool._part._write_new", refuse)
+    monkeypatch.setattr("plumelog_loguru._spool._quarantine.write_new", refuse)
     part.quarantine(key)
     assert part.empty and not part.remove()
     again = Part.try_take(part.path, destination)

@@ -21,17 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from plumelog_loguru._batch import Batch, BatchId
-from plumelog_loguru._spool._row import CorruptRow, NewerFormat, decode_row, encode_row
-from plumelog_loguru._spool._store import (
-    FILES,
-    RowKey,
-    SpoolDamaged,
-    SpoolError,
-    SpoolVanished,
-    Store,
-    import_diskcache,
-    look_into,
-)
+from plumelog_loguru._spool._database import FILES
+from plumelog_loguru._spool._failures import SpoolDamaged, SpoolError, SpoolVanished
+from plumelog_loguru._spool._look import look_into
+from plumelog_loguru._spool._row import CorruptRow, NewerFormat, RowKey, decode_row, encode_row
+from plumelog_loguru._spool._store import Store, import_diskcache
 
 
 @pytest.fixture
@@ -358,7 +352,8 @@ def test_a_full_disk_changes_nothing_and_is_over_when_it_is_over(path: Path) -> 
     code = f"""
 import resource, signal
 from pathlib import Path
-from plumelog_loguru._spool._store import Store, SpoolError
+from plumelog_loguru._spool._failures import SpoolError
+from plumelog_loguru._spool._store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store(Path({str(path)!r}))
 written = []
@@ -394,7 +389,8 @@ def test_a_full_disk_is_no_damage_however_large_the_row(path: Path) -> None:
     code = f"""
 import resource, signal
 from pathlib import Path
-from plumelog_loguru._spool._store import Store, SpoolDamaged, SpoolError
+from plumelog_loguru._spool._failures import SpoolDamaged, SpoolError
+from plumelog_loguru._spool._store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store(Path({str(path)!r}))
 written = [store.append(b"x" * 5000, 1)]

@@ -18,6 +18,8 @@ from ._dead_letters import DeadLetter as DeadLetter
 from ._dead_letters import DeadLetters as DeadLetters
 from ._directory import PartInfo as PartInfo
 from ._directory import SpoolDirectory as SpoolDirectory
+from ._failures import SpoolDamaged as SpoolDamaged
+from ._failures import SpoolError as SpoolError
 from ._keeper import KeeperOptions as KeeperOptions
 from ._keeper import SpooledRow as SpooledRow
 from ._keeper import SpoolKeeper as SpoolKeeper
@@ -25,9 +27,7 @@ from ._part import Part as Part
 from ._recovery import Recovery as Recovery
 from ._row import CorruptRow as CorruptRow
 from ._row import NewerFormat as NewerFormat
+from ._row import RowKey as RowKey
 from ._row import dt_time_ms as dt_time_ms
-from ._store import RowKey as RowKey
-from ._store import SpoolDamaged as SpoolDamaged
-from ._store import SpoolError as SpoolError
 from ._store import import_diskcache as import_diskcache
 from ._writer import Block as Block

@@ -36,10 +36,10 @@ import orjson
 from .._batch import BatchId
 from .._destination import Destination
 from .._errors import PlumelogError
+from ._failures import SpoolError
 from ._files import sync_directory
 from ._lock import SAFE_OPEN
 from ._row import NewerFormat
-from ._store import SpoolError
 
 FORMAT = 1
 DIRECTORY = "dead-letters"

@@ -26,10 +26,12 @@ from .._destination import Destination
 from .._journal import JournalError, look_at
 from .._mounts import file_system_in, read_mountinfo
 from ._facts import NewerPart, read_destination
+from ._failures import SpoolError
 from ._files import Footprint, footprint_of, sync_directory
 from ._lock import LOCKS, is_held
-from ._part import LOCK, QUARANTINE, SPOOL, Part, PartOptions, clear_leftover, journals_in
-from ._store import SpoolError, StoreFacts, look_into
+from ._look import StoreFacts, look_into
+from ._part import Part, PartOptions
+from ._part_directory import LOCK, QUARANTINE, SPOOL, clear_leftover, journals_in
 
 _PART = re.compile("part-[0-9a-f]{16}")
 _NEW = re.compile("new-[0-9a-f]{16}")

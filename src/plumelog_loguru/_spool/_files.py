@@ -21,6 +21,10 @@ from ._lock import SAFE_OPEN
 
 _MARK_BYTES = 256
 
+# What the log beside the database takes: it is copied back when it has 256 pages, and is then written anew.
+# It is larger where the last row before that was large, by less than that row.
+LOG_BYTES = 260 * (4096 + 24)
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -174,3 +178,17 @@ def sync_directory(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def write_new(path: Path, data: bytes, *, fsync: bool = False) -> None:
+    """Make a file with this content, which only its owner can read.
+
+    Raises:
+        OSError: it is there already, or that is not possible.
+    """
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_OPEN, 0o600), "wb") as file:
+        os.chmod(path, 0o600)
+        file.write(data)
+        if fsync:
+            file.flush()
+            os.fsync(file.fileno())

@@ -30,11 +30,11 @@ from .._destination import Destination
 from .._journal import Journal, JournalError, Journals
 from ._dead_letters import DeadLetters
 from ._directory import SpoolDirectory
+from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._part import Part, PartOptions
 from ._quota import Limits, Quota
 from ._recovery import Recovered, Recovery
-from ._row import CorruptRow, NewerFormat, Row
-from ._store import RowKey, SpoolDamaged, SpoolError, SpoolVanished
+from ._row import CorruptRow, NewerFormat, Row, RowKey
 from ._writer import Block, SpoolWriter, WriterListener, as_told
 
 _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while the disk is slow
@@ -322,8 +322,9 @@ class SpoolKeeper:
 
     @property
     def part_id(self) -> str | None:
-        """The id of our own part."""
-        return self._claimed.id if self._claimed is not None else None
+        """The id of our own part; None also where somebody has deleted it."""
+        part = self._claimed
+        return part.id if part is not None and part.is_there() else None
 
     def claim(self) -> None:
         """Take over or make a part, and begin a journal in it, so that the first record finds one.
@@ -496,7 +497,7 @@ class SpoolKeeper:
     def _take_charge(self, part: Part) -> None:
         self._measure()
         self._note_oldest(part)
-        lost, part.damaged_records = part.damaged_records, 0
+        lost = part.take_damaged_records()
         waiting = sum(recovery.count() for recovery in self._recoveries if recovery.part is part)
         self._post(as_told(self._listener.on_spool_opened, part.id, part.records + lost + waiting))
         if lost:
@@ -511,7 +512,9 @@ class SpoolKeeper:
         if part is None:
             return
         if not part.is_there():
-            self._begin_anew(part, SpoolVanished(f"the part {part.path} was deleted or replaced while in use"))
+            self._begin_anew(
+                part, SpoolVanished(f"the part {part.path} was deleted or replaced while in use")
+            )
         elif self.journal_degraded:
             self._begin_journal(part)
 
@@ -586,6 +589,8 @@ class SpoolKeeper:
             self._become_unusable(self.last_error or "the spool is closed")
             return
         was_empty = part.empty
+        with suppress(SpoolError, OSError), self.sqlite_lock:
+            part.delete_passed()
         try:
             self._writer.write_next(part)
         except (SpoolVanished, SpoolDamaged) as error:

@@ -1,31 +1,19 @@
 """A part: the share of a spool directory that one living process owns.
 
-    part-<16 hex digits>/
-        lock         held by the owner while it lives; removed last
-        part.json    the format, and the destination that the records are meant for
-        spool/       the rows
-        spool-new/   the intact rows of a damaged spool, until all of them are there
-        journal-<n>  what an owner had in memory; the last is the living owner's
-        quarantine/  what could not be read, byte for byte
-        ballast      room on the disk, given up where deleting needs some
-        age          what the part's own clock shows, by which rows expire
-        attempts     up to which row, and how, the owner may have delivered
+It is taken over whole and in place by a process with the same destination, once its owner is gone: rows never
+move between parts, and a new owner never goes on with a lane that it finds.
 
-A part is made as ``new-<16 hex digits>``, locked, and then renamed, so that nobody finds one without its
-lock. It is taken over whole and in place by a process with the same destination, once its owner is gone: rows
-never move between parts, and a new owner never goes on with a lane that it finds. Only the owner removes
-anything.
+Assumes that the part stays locked until it is let go of, and from :meth:`Part.open` on one thread.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -34,30 +22,29 @@ from .._clock import SYSTEM_CLOCK, Clock
 from .._destination import Destination
 from .._errors import PlumelogError
 from ._age import AgeClock
-from ._facts import NAME as FACTS
-from ._facts import encode_facts, read_destination
-from ._files import Ballast, Footprint, Mark, footprint_of, sync_directory
-from ._lock import SAFE_OPEN, PartLock
-from ._row import CorruptRow, NewerFormat, Row, decode_row, encode_row, level_of
-from ._store import (
-    DATABASE,
-    FILES,
-    LOG_BYTES,
-    RowKey,
-    SpoolDamaged,
-    SpoolError,
-    SpoolFull,
-    Store,
-    refuse_links,
-    salvage,
+from ._attempts import Attempts
+from ._database import DATABASE
+from ._failures import SpoolDamaged, SpoolError, SpoolFull
+from ._files import LOG_BYTES, Ballast, Footprint, Mark, footprint_of
+from ._lock import PartLock
+from ._opener import StoreOpener
+from ._part_directory import (
+    AGE,
+    ATTEMPTS,
+    BALLAST,
+    QUARANTINE,
+    SPOOL,
+    journals_in,
+    make_part,
+    new_journal_in,
+    remove_files,
+    take_part,
 )
-
-LOCK, SPOOL, SALVAGED, QUARANTINE, JOURNAL = "lock", "spool", "spool-new", "quarantine", "journal"
-BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
+from ._quarantine import Quarantine
+from ._row import CorruptRow, NewerFormat, Row, RowKey, decode_row, encode_row, level_of
+from ._store import Store
 
 _SHARE_OF_THE_DISK = 8  # this part of it is what ballast may take at most
-
-_JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
 
 _kept_from_parent: list[Part] = []
 
@@ -70,15 +57,6 @@ class PartOptions:
     ballast_bytes: int = 0  # 0: none is made, and what an earlier owner made is used
     max_age_seconds: float = 0.0  # 0: for ever
     clock: Clock = SYSTEM_CLOCK
-
-
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """What an earlier owner may have delivered."""
-
-    upto: int = 0  # counter of a row
-    by: AttemptedBy = AttemptedBy.NOBODY
-    at_ms: int = 0
 
 
 class Part:
@@ -99,18 +77,19 @@ class Part:
         self.destination = destination
         self._lock = lock
         self._options = options
-        self._notes: list[str] = []
         self._keeps_damaged = False  # a row that was passed by is still in the files
-        self.damaged_records = 0  # found at the opening in a damaged spool, and lost
         self._lane = new_lane_id()
         self._seqs = count(1)
         self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
         self._id_of: dict[RowKey, BatchId] = {}
+        self._undeleted: set[RowKey] = set()  # passed by, and still in the files
         self._inherited: set[RowKey] = set()  # of these, what an ended owner gave its identity
         self._store: Store
         self._ballast = Ballast(path / BALLAST, 0)
+        self._quarantine = Quarantine(path / QUARANTINE)
+        self._opener = StoreOpener(path, self._quarantine, self._ballast, fsync=options.fsync)
         self._age: AgeClock
-        self._doubt = _Doubt()
+        self._attempts: Attempts
         self._is_open = False
         if opened:
             self.open()
@@ -133,26 +112,8 @@ class Part:
             SpoolError: the directory takes no new part.
         """
         try:
-            while True:
-                name = os.urandom(8).hex()
-                try:
-                    made = _make(spool_dir / f"new-{name}", destination, fsync=options.fsync)
-                except FileNotFoundError:
-                    if not spool_dir.is_dir():
-                        raise
-                    continue  # a clean-up took it for the leftover of a dead process
-                if made is not None:
-                    break
-            path = spool_dir / f"part-{name}"
-            try:
-                os.rename(made.path.parent, path)
-                made.path = path / LOCK
-                if options.fsync:
-                    sync_directory(spool_dir)
-                return cls(path, destination, made, options=options, opened=opened)
-            except BaseException:
-                made.release()
-                raise
+            path, lock = make_part(spool_dir, destination, fsync=options.fsync)
+            return cls._owned(path, destination, lock, options=options, opened=opened)
         except OSError as error:
             raise SpoolError(f"no part can be made in the spool directory {spool_dir}: {error}") from error
 
@@ -174,21 +135,20 @@ class Part:
             NewerPart: a newer version made it.
             SpoolError: it is free, but cannot be opened now.
         """
-        if read_destination(path) != destination:
-            return None
-        lock = PartLock.take(path / LOCK)
+        lock = take_part(path, destination)
         if lock is None:
             return None
+        return cls._owned(path, destination, lock, options=options, opened=opened)
+
+    @classmethod
+    def _owned(
+        cls, path: Path, destination: Destination, lock: PartLock, *, options: PartOptions, opened: bool
+    ) -> Part:
         try:
-            if read_destination(path) == destination:  # it may have been removed before the lock was ours
-                with suppress(FileNotFoundError):
-                    refuse_links(path / SPOOL)
-                return cls(path, destination, lock, options=options, opened=opened)
+            return cls(path, destination, lock, options=options, opened=opened)
         except BaseException:
             lock.release()
             raise
-        lock.release()
-        return None
 
     def open(self) -> None:
         """Open the database.
@@ -206,7 +166,7 @@ class Part:
             believed_seconds=self._options.max_age_seconds,
             at_least_ms=self._store.age_ms,
         )
-        self._doubt = self._read_doubt()
+        self._attempts = Attempts(self._mark(ATTEMPTS), self._store.newest)
         self._is_open = True
         if not self.empty:
             self.keep_time(at_once=True)
@@ -239,7 +199,12 @@ class Part:
 
     def notes(self) -> tuple[str, ...]:
         """What was found at the opening that a person should know, a sentence each."""
-        return tuple(self._notes)
+        return tuple(self._opener.notes)
+
+    def take_damaged_records(self) -> int:
+        """How many records were lost in a damaged spool; each is told of once."""
+        lost, self._opener.damaged_records = self._opener.damaged_records, 0
+        return lost
 
     # ---------------------------------------------------------------- what it takes
 
@@ -276,8 +241,7 @@ class Part:
 
     def new_journal_path(self) -> Path:
         """Where this owner's journal belongs: behind all that are there."""
-        last = max(map(_journal_number, os.listdir(self.path)), default=0)
-        return self.path / f"{JOURNAL}-{last + 1}"
+        return new_journal_in(self.path)
 
     # ---------------------------------------------------------------- rows
 
@@ -376,11 +340,7 @@ class Part:
         row = decode_row(self._store.read(key))
         if len(row.batch.values) != key.records:
             raise SpoolDamaged(f"the key of row {key} in {self.path} is not the one that it was written with")
-        doubt = self._doubt
-        if key.counter <= doubt.upto and row.batch.attempted_by is AttemptedBy.NOBODY:
-            batch = replace(row.batch, attempted_by=doubt.by, last_attempt_ms=doubt.at_ms)
-            return replace(row, batch=batch)
-        return row
+        return self._attempts.as_attempted(key, row)
 
     def hand_out(self, key: RowKey, attempted_by: AttemptedBy) -> Row:
         """Read a row that is to be delivered next.
@@ -393,11 +353,9 @@ class Part:
         """
         row = self.read(key)
         with suppress(SpoolError, OSError):  # it is delivered all the same
-            if key.counter <= self._doubt.upto:
+            if self._attempts.may_include(key):
                 self.replace(key, row.batch)  # for the mark now tells of this owner
-            self._mark(ATTEMPTS).write(
-                upto=key.counter, attempted_by=attempted_by.value, at_ms=self._options.clock.epoch_ms()
-            )
+            self._attempts.note(key, attempted_by, self._options.clock.epoch_ms())
         return row
 
     def ack(self, key: RowKey) -> None:
@@ -410,9 +368,20 @@ class Part:
         self._forget(key)
 
     def pass_by(self, key: RowKey) -> None:
-        """Take a row for gone that could not be deleted: its files keep it until the next opening."""
+        """Take a row for gone that could not be deleted: its files keep it for now."""
         self._store.pass_by(key)
         self._forget(key)
+        self._undeleted.add(key)
+
+    def delete_passed(self) -> None:
+        """Delete what was passed by, for it takes room.
+
+        Raises:
+            SpoolError: some of it is still there.
+        """
+        for key in sorted(self._undeleted):
+            self._with_ballast(partial(self._store.delete_passed, key))
+            self._undeleted.discard(key)
 
     def quarantine(self, key: RowKey) -> None:
         """Put a damaged row aside, byte for byte, and count it no more. Never raises.
@@ -421,7 +390,7 @@ class Part:
         opening.
         """
         try:
-            _write_new(self._free_name(f"{key}.row"), self._store.read(key))
+            self._quarantine.keep(f"{key}.row", self._store.read(key))
             self._with_ballast(lambda: self._store.delete(key))
         except (PlumelogError, OSError):
             self._keeps_damaged = True  # what could not be put aside is not deleted either
@@ -434,9 +403,7 @@ class Part:
         Raises:
             OSError: that is not possible now.
         """
-        path = self._quarantine() / name
-        if not os.path.lexists(path):
-            _write_new(path, data)
+        self._quarantine.keep_once(name, data)
 
     def set_aside(self, path: Path) -> Path:
         """Move a file of this part into quarantine, as it is.
@@ -444,9 +411,7 @@ class Part:
         Raises:
             OSError: that is not possible now.
         """
-        target = self._free_name(path.name)
-        os.rename(path, target)
-        return target
+        return self._quarantine.move_in(path)
 
     def go_on_with_intact(self, reason: str) -> int:
         """Put a damaged spool aside, as it is, and go on with what is intact in it, under the same keys.
@@ -459,7 +424,7 @@ class Part:
         """
         records = self.records
         self._store.close()
-        self._store = self._salvaged(reason)
+        self._store = self._opener.salvage(reason, newest=self._store.newest_given)
         for batch_id, key in list(self._key_of.items()):
             if not self._store.find(key):
                 del self._key_of[batch_id], self._id_of[key]
@@ -478,7 +443,8 @@ class Part:
         self._store.close()
         self._key_of.clear()
         self._id_of.clear()
-        self._set_aside("was damaged")
+        self._undeleted.clear()
+        self._opener.put_aside("was damaged")
         self._store = self._new_store()
         return records
 
@@ -513,7 +479,7 @@ class Part:
         removed = False
         if empty:
             with suppress(OSError):
-                _remove_files(self.path)
+                remove_files(self.path)
                 removed = True
         self._lock.release()
         return removed
@@ -535,63 +501,10 @@ class Part:
             self._inherited.discard(key)
 
     def _open_store(self) -> Store:
-        self._end_salvage()
-        try:
-            return self._new_store()
-        except SpoolDamaged as error:
-            return self._salvaged(str(error))
+        return self._opener.open()
 
     def _new_store(self) -> Store:
-        try:
-            store = Store(self.path / SPOOL, fsync=self._options.fsync)
-        except SpoolFull:
-            if not self._ballast.release():
-                raise
-            store = Store(self.path / SPOOL, fsync=self._options.fsync)
-        if store.foreign:
-            store.close()
-            raise SpoolDamaged(
-                f"{store.foreign} entries of {store.path} cannot be found or were not written by us"
-            )
-        return store
-
-    def _salvaged(self, reason: str) -> Store:
-        """What is intact in a damaged spool, in a new one; the old one is put aside once it is all there."""
-        self._drop_salvaged()
-        newest, lost = self._newest_given(), 0
-        store = Store(self.path / SALVAGED, fsync=self._options.fsync)
-        try:
-            for key, row in salvage(self.path / SPOOL):
-                if row is None:
-                    lost += key.records
-                else:
-                    store.restore(key, row)
-        except OSError as error:
-            raise SpoolError(f"the damaged spool {self.path / SPOOL} cannot be read: {error}") from error
-        finally:
-            store.close()
-        self._set_aside(f"{reason}; {store.records} records in it are intact, {lost} are lost")
-        os.rename(self.path / SALVAGED, self.path / SPOOL)
-        self.damaged_records += lost
-        store = self._new_store()
-        store.continue_after(newest)
-        return store
-
-    def _newest_given(self) -> int:
-        return self._store.newest_given if self._is_open else 0
-
-    def _end_salvage(self) -> None:
-        """What another owner was about to do when it died."""
-        if os.path.lexists(self.path / SPOOL):
-            self._drop_salvaged()
-        elif os.path.lexists(self.path / SALVAGED):
-            os.rename(self.path / SALVAGED, self.path / SPOOL)
-
-    def _drop_salvaged(self) -> None:
-        try:
-            _remove_store(self.path / SALVAGED)
-        except OSError as error:
-            raise SpoolError(f"{self.path / SALVAGED} cannot be removed: {error}") from error
+        return self._opener.open_intact()
 
     def _with_ballast(self, write: Callable[[], None]) -> None:
         """Make a change that gives room back; on a full disk with the room that is kept for it."""
@@ -619,143 +532,9 @@ class Part:
     def _mark(self, name: str) -> Mark:
         return Mark(self.path / name)
 
-    def _read_doubt(self) -> _Doubt:
-        mark = self._mark(ATTEMPTS)
-        facts = mark.read()
-        try:
-            doubt = _Doubt(int(facts["upto"]), AttemptedBy(facts["attempted_by"]), int(facts["at_ms"]))
-        except (KeyError, ValueError, TypeError):
-            return _Doubt()
-        newest = self._store.newest()
-        if newest is None:
-            mark.remove()  # counters begin anew
-            return _Doubt()
-        if newest.counter < doubt.upto:  # the next rows will have counters that the mark speaks of
-            doubt = replace(doubt, upto=newest.counter)
-            with suppress(OSError):
-                mark.write(upto=doubt.upto, attempted_by=doubt.by.value, at_ms=doubt.at_ms)
-        return doubt
-
-    def _set_aside(self, reason: str) -> None:
-        try:
-            if not os.path.lexists(self.path / SPOOL):
-                return
-            target = self._free_name("spool")
-            os.rename(self.path / SPOOL, target)
-        except OSError as error:
-            raise SpoolError(f"the damaged spool {self.path / SPOOL} cannot be put aside: {error}") from error
-        self._notes.append(
-            f"a spool could not be used ({reason}); it was put aside as {target} and a new one begun"
-        )
-
-    def _free_name(self, name: str) -> Path:
-        directory = self._quarantine()
-        return next(path for path in _numbered(directory / name) if not os.path.lexists(path))
-
-    def _quarantine(self) -> Path:
-        directory = self.path / QUARANTINE
-        with suppress(FileExistsError):
-            os.mkdir(directory, 0o700)
-            os.chmod(directory, 0o700)  # whatever the umask left of it
-        if not stat.S_ISDIR(os.lstat(directory).st_mode):
-            raise OSError(f"{directory} is no directory")
-        return directory
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    yield path
-    for number in count(2):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
-
 
 def _size(path: Path) -> int:
     try:
         return os.lstat(path).st_size
     except OSError:
         return 0
-
-
-def _make(path: Path, destination: Destination, *, fsync: bool) -> PartLock | None:
-    """Make the directory of a part under its temporary name; None: begin again under another."""
-    os.mkdir(path, 0o700)
-    os.chmod(path, 0o700)  # whatever the umask left of it
-    lock = PartLock.create(path / LOCK)
-    if lock is None:
-        return None
-    try:
-        _write_new(path / FACTS, encode_facts(destination), fsync=fsync)
-        if fsync:
-            sync_directory(path)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
-
-
-def _write_new(path: Path, data: bytes, *, fsync: bool = False) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_OPEN, 0o600), "wb") as file:
-        os.chmod(path, 0o600)
-        file.write(data)
-        if fsync:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def journals_in(path: Path) -> list[Path]:
-    """The journals in a part, oldest first."""
-    numbered = [(_journal_number(name), path / name) for name in os.listdir(path)]
-    return [journal for number, journal in sorted(numbered) if number]
-
-
-def _journal_number(name: str) -> int:
-    """The number in a journal's name; 0 for any other name."""
-    found = _JOURNAL_NAME.fullmatch(name)
-    return int(found[1]) if found else 0
-
-
-def _remove_store(path: Path) -> None:
-    """Remove a spool's files and its directory; stops with an OSError at a file that is not ours."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise OSError(f"{path} is no directory")
-        for name in FILES:
-            (path / name).unlink(missing_ok=True)
-        os.rmdir(path)
-
-
-def clear_leftover(path: Path) -> None:
-    """Remove what is left of a part whose maker, or remover, died half-way. Never touches records."""
-    with suppress(OSError):
-        if any(name in (SPOOL, SALVAGED, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
-            return
-    lock = PartLock.take(path / LOCK)
-    try:
-        with suppress(OSError):
-            if lock is None:
-                os.rmdir(path)  # works only if there is not even a lock
-            elif path.name.startswith("new-") or not os.path.lexists(path / FACTS):
-                _remove_files(path)
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _remove_files(path: Path) -> None:
-    """Remove a part of which the lock is held; stops with an OSError at the first file that is not ours.
-
-    In this order, so that what is left after a crash half-way is still a part, or an obvious leftover.
-    """
-    for directory, names in ((QUARANTINE, ()), (SPOOL, FILES), (SALVAGED, FILES)):
-        with suppress(FileNotFoundError):
-            if any(name not in names for name in os.listdir(path / directory)):
-                raise OSError(f"{path / directory} is not empty")
-    if any(map(_journal_number, os.listdir(path))):
-        raise OSError(f"{path} has a journal")
-    with suppress(FileNotFoundError):
-        os.rmdir(path / QUARANTINE)
-    for directory in (SALVAGED, SPOOL):
-        _remove_store(path / directory)
-    for name in (BALLAST, AGE, ATTEMPTS, FACTS):
-        (path / name).unlink(missing_ok=True)
-    (path / LOCK).unlink()
-    os.rmdir(path)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from .._batch import Batch, BatchId
 from .._clock import Clock
 from ._directory import SpoolDirectory
+from ._failures import SpoolDamaged, SpoolVanished
 from ._files import Footprint
 from ._part import Part
-from ._row import LEVELS, CorruptRow, NewerFormat, highest_level
-from ._store import RowKey, SpoolDamaged, SpoolVanished
+from ._row import LEVELS, CorruptRow, NewerFormat, RowKey, highest_level
 
 _LEAST_FOR_ROWS = 8 << 20  # of a small limit, rows have this much, or all of it
 _SHARE_OF_TIME = 20  # to look at other parts takes at most one in so many seconds

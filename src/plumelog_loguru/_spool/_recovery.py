@@ -16,8 +16,9 @@ from pathlib import Path
 
 from .._batch import BatchId
 from .._journal import DeadJournal, JournalDamaged, JournalError, NewerJournal, RecoveredBatch, look_at
+from ._failures import SpoolError
 from ._part import Part
-from ._store import RowKey, SpoolError
+from ._row import RowKey
 
 
 @dataclass(frozen=True, slots=True)

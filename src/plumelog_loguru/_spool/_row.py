@@ -1,4 +1,4 @@
-r"""One row of the spool is one batch, with what must be known to deliver it exactly once.
+r"""One row of the spool is one batch, with what must be known to deliver it exactly once; and its key.
 
     PLS1 <crc32, 8 hex digits> <header, one line of JSON>\n<value>\n<value>…
 
@@ -10,7 +10,7 @@ magic: a flipped bit must never make a damaged row look like one of a newer vers
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -48,6 +48,37 @@ class Row:
     first_ms: int  # dtTime of the first record, epoch milliseconds; 0 if it has none
     last_ms: int  # dtTime of the last record
     level: str  # the highest of Plumelog's levels among the records, "" if they have none
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """The place of a row in the order of its part, and what must be known of it without reading it."""
+
+    counter: int
+    records: int
+    size: int  # bytes, when it was first written
+    level: str | None = field(default=None, compare=False)  # see `Row`; None: an earlier version wrote it
+    age_ms: int | None = field(default=None, compare=False)  # what the part's clock showed then
+
+    def __str__(self) -> str:
+        text = f"{self.counter:016d}.{self.records}.{self.size}"
+        if self.level is None or self.age_ms is None:
+            return text
+        return f"{text}.{LEVELS.index(self.level)}.{self.age_ms}"
+
+    @classmethod
+    def parse(cls, text: object) -> RowKey | None:
+        """Read what ``str`` wrote; None for anything else."""
+        found = _KEY.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            return None
+        counter, records, size, level, age_ms = found.groups()
+        if level is None:
+            return cls(int(counter), int(records), int(size))
+        return cls(int(counter), int(records), int(size), LEVELS[int(level)], int(age_ms))
+
+
+_KEY = re.compile(r"([0-9]{16})\.([0-9]{1,9})\.([0-9]{1,10})(?:\.([0-4])\.([0-9]{1,15}))?")
 
 
 def highest_level(body: bytes) -> str:

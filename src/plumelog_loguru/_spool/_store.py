@@ -20,42 +20,36 @@ installed.
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import shutil
 import sqlite3
-import stat
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import PlumelogError
-from ._files import sync_directory
-from ._row import LEVELS, CorruptRow, NewerFormat, Row, decode_row
-from ._salvage import Found, is_broken_inside, salvage_entries
+from ._database import check_log, check_writable, decode_leniently, identity, prepare_files
+from ._failures import (
+    TIMEOUT_SECONDS,
+    SpoolDamaged,
+    SpoolError,
+    SpoolVanished,
+    first_cause,
+    translated,
+)
+from ._row import CorruptRow, RowKey
 
 if TYPE_CHECKING:
     import diskcache
 
-DATABASE = "cache.db"  # diskcache's name for it
-FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
-
-_TIMEOUT_SECONDS = 1.0
 _READ_AHEAD = 100  # keys
 _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is given up
 
 # Pages of a database without rows.
 _EMPTY_PAGES = 7
-# What the log beside the database takes: it is copied back when it has 256 pages, and is then written anew.
-# It is larger where the last row before that was large, by less than that row.
-LOG_BYTES = 260 * (4096 + 24)
 
 # Settings live in the database and the next opener's win, so all of them are given at every opening.
 _SETTINGS: dict[str, int | str] = {
@@ -73,53 +67,6 @@ _SETTINGS: dict[str, int | str] = {
     "sqlite_cache_size": 256,  # pages; the default adds 34 MiB to the process
     "sqlite_wal_autocheckpoint": 256,  # pages, so 1 MiB: the log stays about as large as the largest row
 }
-
-
-class SpoolError(PlumelogError):
-    """The disk did not do what was asked; nothing was changed."""
-
-
-class SpoolFull(SpoolError):
-    """There may be no room on the disk."""
-
-
-class SpoolVanished(SpoolError):
-    """The spool's files were deleted or replaced while it was open; what was in them is gone from here."""
-
-
-class SpoolDamaged(SpoolError):
-    """The database is not one that can be read."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class RowKey:
-    """The place of a row in the order of its part, and what must be known of it without reading it."""
-
-    counter: int
-    records: int
-    size: int  # bytes, when it was first written
-    level: str | None = field(default=None, compare=False)  # see `Row`; None: an earlier version wrote it
-    age_ms: int | None = field(default=None, compare=False)  # what the part's clock showed then
-
-    def __str__(self) -> str:
-        text = f"{self.counter:016d}.{self.records}.{self.size}"
-        if self.level is None or self.age_ms is None:
-            return text
-        return f"{text}.{LEVELS.index(self.level)}.{self.age_ms}"
-
-    @classmethod
-    def parse(cls, text: object) -> RowKey | None:
-        """Read what ``str`` wrote; None for anything else."""
-        found = _KEY.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
-            return None
-        counter, records, size, level, age_ms = found.groups()
-        if level is None:
-            return cls(int(counter), int(records), int(size))
-        return cls(int(counter), int(records), int(size), LEVELS[int(level)], int(age_ms))
-
-
-_KEY = re.compile(r"([0-9]{16})\.([0-9]{1,9})\.([0-9]{1,10})(?:\.([0-4])\.([0-9]{1,15}))?")
 
 
 @cache
@@ -153,7 +100,7 @@ def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]
     class SpoolCache(diskcache.Cache):
         def __init__(self, directory: str, **settings: int | str) -> None:
             try:
-                super().__init__(directory, timeout=_TIMEOUT_SECONDS, disk=BytesDisk, **settings)
+                super().__init__(directory, timeout=TIMEOUT_SECONDS, disk=BytesDisk, **settings)
             except BaseException:
                 self.close()  # or a connection is left to the garbage collector
                 raise
@@ -162,7 +109,7 @@ def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]
 
 
 _MODE_RAW = 1
-_NEVER = 1 << 62
+_NEWEST_KEY = "SELECT key FROM Cache WHERE raw = 1 ORDER BY rowid DESC LIMIT 1"
 
 
 class Store:
@@ -195,17 +142,16 @@ class Store:
         self._cache: diskcache.Cache | None = None
         open_cache, self._timed_out = import_diskcache()
         try:
-            _prepare_files(path, fsync=fsync)
-            _check_log(path)
-            self._identity = _identity(path)
-            _check_writable(path)
+            prepare_files(path, fsync=fsync)
+            check_log(path)
+            self._identity = identity(path)
+            check_writable(path)
             settings = _SETTINGS | {"sqlite_synchronous": 2} if fsync else _SETTINGS
             self._cache = open_cache(str(path), **settings)
             # Held here as well: diskcache keeps it in a thread-local, and a fork clears those of other
             # threads in the child, which would close it there.
             self._connection = self._cache._con
-            # A key with a flipped bit may be no UTF-8; it must not end the walk over all the others.
-            self._connection.text_factory = _decode_leniently
+            self._connection.text_factory = decode_leniently
             wrong = [name for name, value in settings.items() if getattr(self._cache, name) != value]
             if wrong:
                 raise SpoolDamaged(f"the spool {path} does not keep its settings ({', '.join(wrong)})")
@@ -218,7 +164,7 @@ class Store:
             self.close()
             if isinstance(error, PlumelogError) or not isinstance(error, Exception):
                 raise
-            raise self._translated(_first_cause(error), "opened", opening=True) from error
+            raise self._translated(first_cause(error), "opened", opening=True) from error
 
     def bytes_on_disk(self) -> int:
         """What the rows take in the database, in bytes: whole pages, also of rows that were passed by.
@@ -297,6 +243,11 @@ class Store:
     def pass_by(self, key: RowKey) -> None:
         """Take a row that was peeked at for gone, though its files keep it until the next opening."""
         self._forget(key, counted=False)
+
+    def delete_passed(self, key: RowKey) -> None:
+        """Delete a row that was passed by from the files, too."""
+        with self._careful("written") as spool:
+            spool.delete(str(key))
 
     def _forget(self, key: RowKey, *, counted: bool) -> None:
         place = bisect_left(self._ahead, key)
@@ -423,7 +374,7 @@ class Store:
         try:
             yield self._cache
         except (self._timed_out, sqlite3.Error, OSError, UnicodeError) as raised:
-            error = _first_cause(raised)
+            error = first_cause(raised)
             self._walk = None
             with suppress(sqlite3.Error):
                 # diskcache leaves a transaction open when its COMMIT fails, as on a full disk, and could
@@ -434,199 +385,8 @@ class Store:
         self._check_still_ours()
 
     def _check_still_ours(self) -> None:
-        if _identity(self.path) != self._identity:
+        if identity(self.path) != self._identity:
             raise SpoolVanished(f"the spool {self.path} was deleted or replaced while it was in use")
 
     def _translated(self, error: Exception, doing: str, *, opening: bool = False) -> SpoolError:
-        if isinstance(error, self._timed_out):
-            return (SpoolFull if self._disk_is_short() else SpoolError)(
-                f"the spool {self.path} could not be {doing}: no transaction could begin within "
-                f"{_TIMEOUT_SECONDS:g} s (it is locked by another program, read-only, or on a full disk)"
-            )
-        text = f"the spool {self.path} could not be {doing}: {error}"
-        if _NO_ROOM.search(str(error)) or (isinstance(error, OSError) and error.errno in _NO_ROOM_ERRNOS):
-            return SpoolFull(text)
-        if isinstance(error, sqlite3.OperationalError):
-            return (SpoolError if _PASSING.search(str(error)) else SpoolDamaged)(text)
-        if isinstance(error, UnicodeError):  # Python could not even read SQLite's message
-            return SpoolDamaged(text)
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
-            return SpoolDamaged(text)
-        if opening and not isinstance(error, (OSError, MemoryError)):
-            return SpoolDamaged(f"{text} ({type(error).__name__})")  # settings that no diskcache wrote
-        return SpoolError(text)
-
-    def _disk_is_short(self) -> bool:
-        try:
-            return shutil.disk_usage(self.path).free < 2 * LOG_BYTES
-        except OSError:
-            return False
-
-
-# A quota of the disk that is exhausted is an input/output error to SQLite.
-_NO_ROOM = re.compile("disk is full|disk I/O error")
-_NO_ROOM_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
-
-# What SQLite calls operational is often the state of the disk or of another program, and else a database that
-# no diskcache made.
-_PASSING = re.compile(
-    "locked|busy|full|disk I/O|unable to open|read-?only|memory|interrupted|cannot start a trans"
-)
-
-
-def _first_cause(error: Exception) -> Exception:
-    """What SQLite said first.
-
-    Where it ends a transaction by itself, as it does when the disk fills while a large row is written,
-    diskcache wants to roll it back once more, and is told that there is none. That is no damage.
-    """
-    while "no transaction is active" in str(error) and isinstance(error.__context__, sqlite3.Error):
-        error = error.__context__
-    return error
-
-
-def _decode_leniently(text: bytes) -> str:
-    return text.decode("utf-8", "replace")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path / DATABASE)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _prepare_files(path: Path, *, fsync: bool) -> None:
-    """Make the directory and the empty database with narrow rights; SQLite gives its other files the same."""
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    refuse_links(path)
-    os.chmod(path, 0o700)
-    with suppress(FileExistsError):
-        os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    if fsync:  # also what a process made that died before it came to this
-        sync_directory(path)
-        sync_directory(path.parent)
-    for name in FILES:
-        with suppress(FileNotFoundError):
-            os.chmod(path / name, 0o600)
-
-
-def _check_log(path: Path) -> None:
-    """SQLite takes a damaged log for one that ends there, and forgets what follows without a word."""
-    log = path / f"{DATABASE}-wal"
-    if is_broken_inside(log):
-        raise SpoolDamaged(f"the log of the spool {path} is damaged")
-    with suppress(FileNotFoundError):
-        if os.lstat(log).st_size and not os.lstat(path / DATABASE).st_size:
-            raise SpoolDamaged(f"the database of the spool {path} is gone, and its log is there")
-
-
-def refuse_links(path: Path) -> None:
-    """A link could make us read, write or delete somebody else's files."""
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        raise SpoolError(f"the spool {path} is no directory; a symbolic link is refused")
-    for name in FILES:
-        with suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(path / name).st_mode):
-                raise SpoolError(f"{path / name} is no regular file; a symbolic link is refused")
-
-
-def _check_writable(path: Path) -> None:
-    """Find out in a second whether the database can be written: diskcache would try for a minute."""
-    with closing(
-        sqlite3.connect(path / DATABASE, timeout=_TIMEOUT_SECONDS, isolation_level=None)
-    ) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-
-
-# ---------------------------------------------------------------- a look from outside
-
-
-def salvage(path: Path) -> Iterator[tuple[RowKey, bytes | None]]:
-    """The rows that can be found in a store that cannot be opened, as their keys rise; None: it is damaged.
-
-    Raises:
-        OSError: its files cannot be read.
-    """
-    newest = 0
-    entries = ((one, _key_of(one)) for one in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"))
-    here = next(entries, None)
-    while here is not None:
-        (one, key), here = here, next(entries, None)
-        if one.row is None:
-            if key is not None:
-                yield key, None
-            continue
-        before = _NEVER if here is None or here[1] is None or here[0].row is None else here[1].counter
-        # The bit that flipped may be one of the key's: then the row comes next behind the one before it.
-        if key is None or not (newest < key.counter < before or before <= newest < key.counter):
-            key = RowKey(newest + 1, 0, len(one.row))
-        with suppress(NewerFormat):
-            key = replace(key, records=len(decode_row(one.row).batch.values))
-        newest = key.counter
-        yield key, one.row
-
-
-def _key_of(found: Found) -> RowKey | None:
-    return RowKey.parse(found.key.decode("ascii", "replace"))
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a store holds, seen without touching it."""
-
-    batches: int
-    records: int
-    bytes: int
-    first_ms: int | None = None  # dtTime of the oldest record, epoch milliseconds; None where unknown
-    last_ms: int | None = None  # of the newest
-
-
-def look_into(path: Path) -> StoreFacts:
-    """Read what a store holds; changes nothing, also beside its owner.
-
-    Raises:
-        SpoolError: it cannot be read.
-    """
-    database = path / DATABASE
-    wal = path / (DATABASE + "-wal")
-    try:
-        refuse_links(path)
-        # Without a log nobody has it open, and SQLite need not make the files that go with one: it could not
-        # on a read-only disk, and elsewhere would leave them behind. With a log, `immutable` would show an
-        # old state.
-        mode = "mode=ro" if wal.exists() and wal.stat().st_size else "mode=ro&immutable=1"
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True, timeout=_TIMEOUT_SECONDS)
-        ) as connection:
-            connection.text_factory = _decode_leniently
-            keys = [key for (text,) in connection.execute(_ALL_KEYS) if (key := RowKey.parse(text))]
-            first, last = (
-                _decoded(connection.execute(_ONE_ROW.format(order)).fetchone()) for order in ("ASC", "DESC")
-            )
-    except (sqlite3.Error, OSError) as error:
-        raise SpoolError(f"the spool {path} cannot be read: {error}") from error
-    return StoreFacts(
-        batches=len(keys),
-        records=sum(key.records for key in keys),
-        bytes=sum(key.size for key in keys),
-        first_ms=first.first_ms or None if first else None,
-        last_ms=last.last_ms or None if last else None,
-    )
-
-
-_NEWEST_KEY = "SELECT key FROM Cache WHERE raw = 1 ORDER BY rowid DESC LIMIT 1"
-_ALL_KEYS = "SELECT key FROM Cache WHERE raw = 1 AND typeof(key) = 'text' ORDER BY rowid"
-_ONE_ROW = "SELECT value FROM Cache WHERE raw = 1 ORDER BY rowid {} LIMIT 1"
-
-
-def _decoded(found: tuple[object] | None) -> Row | None:
-    if found is None or not isinstance(found[0], bytes):
-        return None
-    try:
-        return decode_row(found[0])
-    except (CorruptRow, NewerFormat):
-        return None
+        return translated(error, self.path, doing, timed_out=self._timed_out, opening=opening)

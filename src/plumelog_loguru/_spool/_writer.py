@@ -21,9 +21,9 @@ from typing import Protocol
 from .._batch import MAX_BATCH_BYTES, Batch
 from .._clock import Clock
 from .._journal import Journals, Run, of_one_journal, runs_of, value_of
+from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._part import Part
-from ._row import dt_time_ms
-from ._store import RowKey, SpoolDamaged, SpoolError, SpoolVanished
+from ._row import RowKey, dt_time_ms
 
 _RETRY_FIRST_SECONDS = 0.1
 _RETRY_MOST_SECONDS = 5.0

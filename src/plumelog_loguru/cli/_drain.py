@@ -209,9 +209,10 @@ class Drainer:
             part = self._directory.take_free(exclude=self._tried)
             if part is not None:
                 self._tried.add(part.id)
-                self.ledger.adopted(part.id, part.records + part.damaged_records)
-                if part.damaged_records:
-                    self.ledger.spool_lost(part.id, part.damaged_records, "corrupt")
+                lost = part.take_damaged_records()
+                self.ledger.adopted(part.id, part.records + lost)
+                if lost:
+                    self.ledger.spool_lost(part.id, lost, "corrupt")
                 for note in part.notes():
                     self.complain(note)
                 return part

@@ -1,0 +1,82 @@
+"""The files of one spool's database: made, and looked over, before SQLite may touch them.
+
+Promises:
+
+- What is made can be read by its owner only, from the first moment on.
+- No link is followed: it could lead to somebody else's files.
+- A log that SQLite would silently cut short is found.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import closing, suppress
+from pathlib import Path
+
+from ._failures import TIMEOUT_SECONDS, SpoolDamaged, SpoolError
+from ._files import sync_directory
+from ._salvage import is_broken_inside
+
+DATABASE = "cache.db"  # diskcache's name for it
+FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
+
+
+def decode_leniently(text: bytes) -> str:
+    """A key with a flipped bit may be no UTF-8; it must not end the walk over all the others."""
+    return text.decode("utf-8", "replace")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file the database is; None: there is none."""
+    try:
+        found = os.lstat(path / DATABASE)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def prepare_files(path: Path, *, fsync: bool) -> None:
+    """Make the directory and the empty database with narrow rights; SQLite gives its other files the same."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    refuse_links(path)
+    os.chmod(path, 0o700)
+    with suppress(FileExistsError):
+        os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if fsync:  # also what a process made that died before it came to this
+        sync_directory(path)
+        sync_directory(path.parent)
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            os.chmod(path / name, 0o600)
+
+
+def check_log(path: Path) -> None:
+    """SQLite takes a damaged log for one that ends there, and forgets what follows without a word."""
+    log = path / f"{DATABASE}-wal"
+    if is_broken_inside(log):
+        raise SpoolDamaged(f"the log of the spool {path} is damaged")
+    with suppress(FileNotFoundError):
+        if os.lstat(log).st_size and not os.lstat(path / DATABASE).st_size:
+            raise SpoolDamaged(f"the database of the spool {path} is gone, and its log is there")
+
+
+def refuse_links(path: Path) -> None:
+    """A link could make us read, write or delete somebody else's files."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise SpoolError(f"the spool {path} is no directory; a symbolic link is refused")
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(path / name).st_mode):
+                raise SpoolError(f"{path / name} is no regular file; a symbolic link is refused")
+
+
+def check_writable(path: Path) -> None:
+    """Find out in a second whether the database can be written: diskcache would try for a minute."""
+    with closing(
+        sqlite3.connect(path / DATABASE, timeout=TIMEOUT_SECONDS, isolation_level=None)
+    ) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")

@@ -1,0 +1,174 @@
+"""The directory of one part: made, taken over and removed.
+
+    part-<16 hex digits>/
+        lock         held by the owner while it lives; removed last
+        part.json    the format, and the destination that the records are meant for
+        spool/       the rows
+        spool-new/   the intact rows of a damaged spool, until all of them are there
+        journal-<n>  what an owner had in memory; the last is the living owner's
+        quarantine/  what could not be read, byte for byte
+        ballast      room on the disk, given up where deleting needs some
+        age          what the part's own clock shows, by which rows expire
+        attempts     up to which row, and how, the owner may have delivered
+
+Promises:
+
+- A part is made as ``new-<16 hex digits>``, locked, and then renamed: nobody finds one without its lock.
+- Only who holds the lock removes anything, and nothing in which a record may be: no row, no journal, no
+  quarantine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from .._destination import Destination
+from ._database import FILES, refuse_links
+from ._facts import NAME as FACTS
+from ._facts import encode_facts, read_destination
+from ._files import sync_directory, write_new
+from ._lock import PartLock
+
+LOCK, SPOOL, SALVAGED, QUARANTINE, JOURNAL = "lock", "spool", "spool-new", "quarantine", "journal"
+BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
+
+_JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
+
+
+def make_part(spool_dir: Path, destination: Destination, *, fsync: bool) -> tuple[Path, PartLock]:
+    """Make a part in the spool directory, and hold its lock.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    while True:
+        name = os.urandom(8).hex()
+        try:
+            made = _make(spool_dir / f"new-{name}", destination, fsync=fsync)
+        except FileNotFoundError:
+            if not spool_dir.is_dir():
+                raise
+            continue  # a clean-up took it for the leftover of a dead process
+        if made is not None:
+            break
+    path = spool_dir / f"part-{name}"
+    try:
+        os.rename(made.path.parent, path)
+        made.path = path / LOCK
+        if fsync:
+            sync_directory(spool_dir)
+    except BaseException:
+        made.release()
+        raise
+    return path, made
+
+
+def _make(path: Path, destination: Destination, *, fsync: bool) -> PartLock | None:
+    """Make the directory of a part under its temporary name; None: begin again under another."""
+    os.mkdir(path, 0o700)
+    os.chmod(path, 0o700)  # whatever the umask left of it
+    lock = PartLock.create(path / LOCK)
+    if lock is None:
+        return None
+    try:
+        write_new(path / FACTS, encode_facts(destination), fsync=fsync)
+        if fsync:
+            sync_directory(path)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def take_part(path: Path, destination: Destination) -> PartLock | None:
+    """Hold the lock of a part that nobody owns. None: it is owned, gone, or of another destination.
+
+    Raises:
+        NewerPart: a newer version made it.
+        SpoolError: its spool is a link.
+    """
+    if read_destination(path) != destination:
+        return None
+    lock = PartLock.take(path / LOCK)
+    if lock is None:
+        return None
+    try:
+        if read_destination(path) == destination:  # it may have been removed before the lock was ours
+            with suppress(FileNotFoundError):
+                refuse_links(path / SPOOL)
+            return lock
+    except BaseException:
+        lock.release()
+        raise
+    lock.release()
+    return None
+
+
+def journals_in(path: Path) -> list[Path]:
+    """The journals in a part, oldest first."""
+    numbered = [(_journal_number(name), path / name) for name in os.listdir(path)]
+    return [journal for number, journal in sorted(numbered) if number]
+
+
+def new_journal_in(path: Path) -> Path:
+    """Where the journal of the part's owner belongs: behind all that are there."""
+    last = max(map(_journal_number, os.listdir(path)), default=0)
+    return path / f"{JOURNAL}-{last + 1}"
+
+
+def _journal_number(name: str) -> int:
+    """The number in a journal's name; 0 for any other name."""
+    found = _JOURNAL_NAME.fullmatch(name)
+    return int(found[1]) if found else 0
+
+
+def clear_leftover(path: Path) -> None:
+    """Remove what is left of a part whose maker, or remover, died half-way. Never touches records."""
+    with suppress(OSError):
+        if any(name in (SPOOL, SALVAGED, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
+            return
+    lock = PartLock.take(path / LOCK)
+    try:
+        with suppress(OSError):
+            if lock is None:
+                os.rmdir(path)  # works only if there is not even a lock
+            elif path.name.startswith("new-") or not os.path.lexists(path / FACTS):
+                remove_files(path)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def remove_files(path: Path) -> None:
+    """Remove a part of which the lock is held; stops with an OSError at the first file that is not ours.
+
+    In this order, so that what is left after a crash half-way is still a part, or an obvious leftover.
+    """
+    for directory, names in ((QUARANTINE, ()), (SPOOL, FILES), (SALVAGED, FILES)):
+        with suppress(FileNotFoundError):
+            if any(name not in names for name in os.listdir(path / directory)):
+                raise OSError(f"{path / directory} is not empty")
+    if any(map(_journal_number, os.listdir(path))):
+        raise OSError(f"{path} has a journal")
+    with suppress(FileNotFoundError):
+        os.rmdir(path / QUARANTINE)
+    for directory in (SALVAGED, SPOOL):
+        remove_store(path / directory)
+    for name in (BALLAST, AGE, ATTEMPTS, FACTS):
+        (path / name).unlink(missing_ok=True)
+    (path / LOCK).unlink()
+    os.rmdir(path)
+
+
+def remove_store(path: Path) -> None:
+    """Remove a spool's files and its directory; stops with an OSError at a file that is not ours."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise OSError(f"{path} is no directory")
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+        os.rmdir(path)
