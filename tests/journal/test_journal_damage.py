@@ -25,7 +25,19 @@ from plumelog_loguru._journal import (
     runs_of,
     value_of,
 )
-from plumelog_loguru._journal._format import HEADER_BYTES, HEADER_COPIES, VALUE_OFFSET
+from plumelog_loguru._journal._format import (
+    HEADER_BYTES,
+    HEADER_COPIES,
+    MAGIC,
+    NEW_FRAME,
+    TAIL_OFFSET,
+    VALUE_OFFSET,
+    Cut,
+    Header,
+    encode_cut,
+    encode_header,
+    encode_tail,
+)
 from tests.scale import scaled
 
 from .conftest import CAPACITY
@@ -272,6 +284,57 @@ def test_a_forged_frame_in_a_record_is_part_of_the_record(
     dead = DeadJournal.open(journal.path)
     (batch,) = dead.batches()
     assert batch.batch.values == (value_of(after),) and [one.records for one in dead.corrupt] == [1]
+    dead.close()
+
+
+def forge(path: Path, tail: int, *, cut: int = 0) -> None:
+    """An enemy's journal: all its checksums are right, one frame stands at the tail; cut: under this seq."""
+    capacity = next(odd for odd in range(60_001, 70_001, 2) if tail % odd < odd - 1000)
+    key, lane, data, frames = 7, "ab" * 16, value(666), bytearray(capacity)
+    at, size = tail % capacity, len(data) + VALUE_OFFSET
+    area = encode_cut(key, tail, Cut(BatchId(lane, cut), tail + size, 0)) if cut else b""
+    frame = NEW_FRAME.pack(MAGIC, size, key, tail & (1 << 64) - 1, crc32(data, tail ^ key)) + data
+    frames[at : at + size] = frame[:24] + area + frame[24 + len(area) :]
+    header = bytearray(HEADER_BYTES)
+    for copy in HEADER_COPIES:
+        for offset, part in ((0, encode_header(Header(key, capacity, lane))), (TAIL_OFFSET, encode_tail(key, tail))):
+            header[copy + offset : copy + offset + len(part)] = part
+    path.write_bytes(header + frames)
+
+
+@pytest.mark.parametrize("tail", [(1 << 64) - 10, (1 << 64) - (1 << 20), 1 << 63, 1 << 61])
+def test_positions_that_no_journal_reaches_are_damage(tmp_path: Path, tail: int) -> None:
+    """Behind them the numbers end: the file is refused before anything in it is cut."""
+    path = tmp_path / "journal-1"
+    forge(path, tail)
+    before = path.read_bytes()
+    for look in (DeadJournal.open, look_at):
+        with pytest.raises(JournalDamaged, match="journal-1"):
+            look(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("tail", [0, 1 << 40, (1 << 61) - 1])
+def test_positions_below_are_recovered_again_and_again(tmp_path: Path, tail: int) -> None:
+    """A forged journal is no worse than another: what it holds comes, under one identity."""
+    path = tmp_path / "journal-1"
+    forge(path, tail)
+    for _ in range(2):
+        dead = DeadJournal.open(path)
+        (found,) = dead.batches()
+        assert (found.batch.id, found.batch.values) == (BatchId("ab" * 16, 1), (value(666),))
+        dead.close()
+
+
+@pytest.mark.parametrize("seq", [(1 << 62) - 1, 1 << 53])
+def test_numbers_that_no_lane_reaches_are_no_cut(tmp_path: Path, seq: int) -> None:
+    """Redis tells numbers from one another up to 2**53: what came under greater ones would seem applied."""
+    path = tmp_path / "journal-1"
+    forge(path, 100, cut=seq)
+    dead = DeadJournal.open(path)
+    (found,) = dead.batches()
+    assert found.batch.values == (value(666),) and found.batch.id.seq < 1 << 53
+    assert found.doubtful_records == 1
     dead.close()
 
 

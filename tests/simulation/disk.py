@@ -405,8 +405,8 @@ class SimulatedDirectory:
     def free_bytes(self) -> int:
         return self._disk.free_bytes
 
-    def take_or_create(self, *, opened: bool = True) -> Part:
-        part = self.take_free(opened=opened)
+    def take_or_create(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part:
+        part = self.take_free(exclude, opened=opened)
         if part is None:
             self._process.may_die("before it", "made a part")
             self._disk.made += 1

@@ -53,6 +53,12 @@ class SimulatedOs:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory")
         return ["lock", "part.json", *files.journals, *files.marks, *["spool"] * files.has_database]
 
+    def lstat(self, path: Path) -> SimpleNamespace:
+        journal = self._journals_beside(path).get(path.name)
+        if journal is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return SimpleNamespace(st_dev=1, st_ino=id(journal))
+
     def _journals_beside(self, path: Path) -> dict[str, bytearray]:
         files = self._world.disk.part_at(path.parent)
         return {} if files is None else files.journals

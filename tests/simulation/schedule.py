@@ -109,8 +109,8 @@ class _Schedule:
             process.stop(5.0, final=True)
             world.retire(process)
         world.run_until(lambda: not world.arriving, LATEST_SECONDS + 1)
-        # A row that Redis had, and that could not be deleted then, goes with the next owner; and what that one
-        # lost it tells of at its end, in a row again.
+        # A row that Redis had, and that could not be deleted then, goes with the next owner; and what that
+        # one lost it tells of at its end, in a row again.
         for _ in range(_OWNERS_IN_PEACE):
             if world.disk.left_behind():
                 last = self._new_process()
@@ -120,7 +120,7 @@ class _Schedule:
         world.check_end()
 
     def _free_journal(self, process: Process) -> None:
-        """What an interrupted call left in the journal comes out while others log, or it would fill the ring."""
+        """What an interrupted call left in the journal comes out while others log, or the ring would fill."""
         for _ in range(_MOST_LOOKS):
             if process.journal_is_clear:
                 return

@@ -19,6 +19,7 @@ from plumelog_loguru._on_the_way import Head
 from plumelog_loguru._pipeline import Pipeline
 from plumelog_loguru._replayer import Replayer
 from plumelog_loguru._spool import Block, Part, SpooledRow, SpoolKeeper
+from plumelog_loguru._spool._reader import SpoolReader
 from plumelog_loguru._spool._recovery import Recovered, Recovery
 from plumelog_loguru._spool._writer import SpoolWriter
 
@@ -66,10 +67,10 @@ def replay_under_a_fresh_identity(patch: Patch) -> None:
 
 
 def hand_out_rows_out_of_order(patch: Patch) -> None:
-    next_row = SpoolKeeper._next_row
-    held: dict[SpoolKeeper, SpooledRow] = {}
+    next_row = SpoolReader.next_row
+    held: dict[SpoolReader, SpooledRow] = {}
 
-    def changed(self: SpoolKeeper, by: AttemptedBy) -> SpooledRow | None:
+    def changed(self: SpoolReader, by: AttemptedBy) -> SpooledRow | None:
         if self in held:
             return held.pop(self)
         first = next_row(self, by)
@@ -79,7 +80,7 @@ def hand_out_rows_out_of_order(patch: Patch) -> None:
         held[self] = first
         return second
 
-    patch.setattr(SpoolKeeper, "_next_row", changed)
+    patch.setattr(SpoolReader, "next_row", changed)
 
 
 def repeat_what_was_already_applied(patch: Patch) -> None:
@@ -245,8 +246,8 @@ def release_the_part_before_the_journal_is_left_alone(patch: Patch) -> None:
 
     def changed(self: Pipeline, deadline: float) -> bool:
         ended = sweep(self, deadline)
-        if ended and self._keeper is not None and self._keeper._claimed is not None:
-            self._keeper._claimed.close()
+        if ended and self._keeper is not None and self._keeper._holder.claimed is not None:
+            self._keeper._holder.claimed.close()
             current_process().world.sleep(70.0)  # others look for it, and threads log
         return ended
 
@@ -309,7 +310,7 @@ SHORTCUTS: list[tuple[Callable[[Patch], None], str, Stress | None]] = [
     (recover_what_is_not_cut, "lost", "deaths"),
     (forget_a_journal_before_it_is_in_rows, "lost", "deaths"),
     (keep_in_memory_what_is_left_in_the_journal, "doubled", "restarts"),
-    (release_the_part_before_the_journal_is_left_alone, "lost", "restarts"),
+    (release_the_part_before_the_journal_is_left_alone, "doubled", "restarts"),
     (go_on_in_the_lane_that_is_left_in_the_journal, "lost", "restarts"),
 ]
 

@@ -35,10 +35,13 @@ from plumelog_loguru._spool import (
     Part,
     RowKey,
     SpoolKeeper,
+    _holder,
     _keeper,
     _opener,
     _part,
     _part_directory,
+    _reader,
+    _repair,
     _writer,
 )
 from plumelog_loguru._spool._quota import Quota
@@ -344,9 +347,11 @@ class World:
             put(_client, Connections=SimulatedConnections)
             put(_pipeline, LoopThread=SimulatedLoopThread, start_unawaited=start_simulated, time=self.clock)
             put(_pipeline, Future=PumpedFuture)
-            put(_keeper, SpoolDirectory=SimulatedDirectory, DeadLetters=SimulatedLetters, time=self.clock)
+            put(_keeper, DeadLetters=SimulatedLetters, time=self.clock)
+            put(_holder, SpoolDirectory=SimulatedDirectory, Journal=SimulatedJournal)
+            for module in (_holder, _reader, _repair):
+                put(module, time=self.clock)
             put(_keeper, queue=SimpleNamespace(SimpleQueue=SimulatedInbox, Empty=queue.Empty))
-            put(_keeper, Journal=SimulatedJournal)
             put(_writer, time=self.clock)
             put(_queue, time=self.clock, runs_of=_runs_of_evicted)
             put(_journal, make_file=make_simulated_file, mmap=SIMULATED_MMAP, _REWIND_BYTES=self.rewind_bytes)
@@ -833,7 +838,7 @@ class SimulatedSpoolThread:
         if not self._process.alive or keeper.state is _keeper.KeeperState.CLOSED:
             return
         # `_serve` opens the spool before anything else; here it is entered in the middle.
-        self._skip_opening = self._begun and keeper._own is None
+        self._skip_opening = self._begun and keeper._holder.own is None
         self._begun = True
         try:
             keeper._serve()

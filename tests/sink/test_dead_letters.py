@@ -14,7 +14,7 @@ from lab.proxy import FaultProxy
 from lab.servers import HOST, RedisServer
 from plumelog_loguru import DurableRedisSink, SinkEvent
 from plumelog_loguru._dissection import CONNECTION_LOST, Dissection
-from plumelog_loguru._spool import DeadLetter, DeadLetters, SpoolError, _keeper
+from plumelog_loguru._spool import DeadLetter, DeadLetters, SpoolError, _reader
 
 from .conftest import MakeSink, verdict, wait_until
 
@@ -286,7 +286,7 @@ def test_a_full_disk_keeps_the_record_and_lets_the_rows_behind_it_pass(
         prepare(self, letter)
 
     monkeypatch.setattr(DeadLetters, "prepare", full)
-    monkeypatch.setattr(_keeper, "_LEFT_SECONDS", 0.2)
+    monkeypatch.setattr(_reader, "_LEFT_SECONDS", 0.2)
     proxy.refuse()
     sink = make_sink(_url(proxy), retry_count=1)
     logger.add(sink, format="{message}")

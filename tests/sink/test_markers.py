@@ -188,7 +188,7 @@ def test_a_damaged_row(make_sink: MakeSink, own_server: RedisServer, monkeypatch
         for n in range(6):
             logger.info(str(n))
             assert sink.drain(10).spooled == n + 1
-        part = sink._pipeline._keeper._own  # type: ignore[union-attr]
+        part = sink._pipeline._keeper._holder.own  # type: ignore[union-attr]
         assert part is not None
         damaged.update(key for key in list(part._id_of)[-2:])  # not read ahead yet
         own_server.start()

@@ -127,8 +127,8 @@ class Rig:
         self.keeper.release()
 
     def part_path(self, spool_dir: Path) -> Path:
-        assert self.keeper._own is not None
-        return spool_dir / f"part-{self.keeper._own.id}"
+        assert self.keeper._holder.own is not None
+        return spool_dir / f"part-{self.keeper._holder.own.id}"
 
 
 def values_of(rows: list[SpooledRow]) -> list[bytes]:

@@ -8,6 +8,7 @@ import pickle
 import random
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ import pytest
 
 from plumelog_loguru._batch import Batch, BatchId
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._journal import DeadJournal, Journal
 from plumelog_loguru._spool._database import DATABASE
 from plumelog_loguru._spool._facts import FORMATS, read_destination
 from plumelog_loguru._spool._failures import SpoolError
+from plumelog_loguru._spool._look import look_into
 from plumelog_loguru._spool._opener import StoreOpener
 from plumelog_loguru._spool._part import Part
 from plumelog_loguru._spool._row import RowKey, encode_row
@@ -110,6 +113,8 @@ def drain(start: Start) -> tuple[Rig, dict[BatchId, Batch]]:
         assert row.row.batch.id not in found, "doubled"
         found[row.row.batch.id] = row.row.batch
     rig.close()
+    in_order = sorted(found, key=lambda one: one.seq)
+    assert [one for one in found if one.lane == LANE] == [one for one in in_order if one.lane == LANE]
     assert [sentence for kind, sentence in rig.reports if kind == "spool-thread"] == []
     return rig, found
 
@@ -421,7 +426,7 @@ def test_rows_of_a_newer_version_block_no_other(
     values: set[bytes] = set()
     for _ in range(4):
         values |= {value for row in rig.rows() for value in row.row.batch.values}
-        rig.keeper._adopt_at = 0.0
+        rig.keeper._holder.adopt_at = 0.0
         rig.settle()
     assert values == {b'{"live":1}', b'{"good":1}'}
     assert sum(rig.listener.spooled.values()) >= 2
@@ -431,7 +436,7 @@ def test_rows_of_a_newer_version_block_no_other(
     values = set()
     for _ in range(4):
         values |= {value for row in again.rows() for value in row.row.batch.values}
-        again.keeper._adopt_at = 0.0
+        again.keeper._holder.adopt_at = 0.0
         again.settle()
     assert values == {b'{"newer":1}', b'{"behind":1}'}
 
@@ -466,3 +471,285 @@ def test_a_spool_that_cannot_be_salvaged_now_is_left_as_it_is(
     assert taken is not None
     assert taken.batches >= len(image.batches) - 1
     taken.close()
+
+
+@pytest.mark.parametrize("where", ["_find_places", "_cut_some"])
+def test_a_journal_that_nobody_has_thought_of_stops_nothing(
+    where: str,
+    destination: Destination,
+    start: Start,
+    spool_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    """Whatever reading it raises, the file is put aside whole, and what lies behind it is delivered."""
+    spool_dir.mkdir(mode=0o700)
+    part = Part.create(spool_dir, destination)
+    part.append(batch_of(1, 3, 5))
+    for record in (b'{"odd":1}', b'{"behind":1}'):
+        journal = Journal.create(part.new_journal_path(), 1 << 12, mapped=False)
+        journal.append(record)
+        journal.close()
+    odd = (part.path / "journal-1").read_bytes()
+    part.close()
+    real = getattr(DeadJournal, where)
+
+    def break_off(journal: DeadJournal) -> object:
+        if journal.path.name == "journal-1":
+            raise struct.error("argument out of range")
+        return real(journal)
+
+    monkeypatch.setattr(DeadJournal, where, break_off)
+    rig = start()
+    wait_until(lambda: not (part.path / "journal-2").exists())
+    values = [value for row in rig.rows() for value in row.row.batch.values]
+    rig.close()
+    assert values == [*batch_of(1, 3, 5).values, b'{"behind":1}']
+    assert [sentence for kind, sentence in rig.reports if kind == "spool-thread"] == []
+    assert [(path.name, path.read_bytes()) for path in quarantined(part.path)] == [("journal-1", odd)]
+    assert sum(str(part.path / "quarantine" / "journal-1") in told for _, told in rig.reports) == 1
+    assert lost_records(rig) == (1 if where == "_cut_some" else 0), "what was counted is lost"
+
+
+def spooled(spool_dir: Path, destination: Destination, *lanes: str, rows: int = 40) -> tuple[Part, list[Batch]]:
+    """A part with rows of these lanes in turn."""
+    spool_dir.mkdir(mode=0o700, exist_ok=True)
+    part = Part.create(spool_dir, destination)
+    batches = [
+        Batch(BatchId(lanes[n % len(lanes)], n + 1), (b'{"dtTime":%d,"n":%d}' % (n, n),)) for n in range(rows)
+    ]
+    for batch in batches:
+        part.append(batch)
+    part.close()
+    return part, batches
+
+
+def change(part: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(part / "spool" / DATABASE, isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def drained_in_order(start: Start) -> tuple[Rig, list[Batch]]:
+    """All there is, in the order in which Redis would see it."""
+    rig = start()
+    batches = [row.row.batch for row in rig.rows()]
+    rig.close()
+    assert [sentence for kind, sentence in rig.reports if kind == "spool-thread"] == []
+    for lane in {batch.id.lane for batch in batches}:
+        seqs = [batch.id.seq for batch in batches if batch.id.lane == lane]
+        assert seqs == sorted(set(seqs)), "what comes behind a later one is taken for applied"
+    return rig, batches
+
+
+ODD_ROWIDS = (
+    "UPDATE Cache SET rowid = 1 + abs(random() % 4611686018427387904) * 2",
+    "UPDATE Cache SET rowid = 9223372036854775807 WHERE rowid = (SELECT max(rowid) FROM Cache)",
+)
+
+
+@pytest.mark.parametrize("lanes", [(LANE,), (LANE, "b" * 32, "c" * 32)])
+def test_rows_whose_numbers_are_random_come_in_the_order_of_their_keys(
+    lanes: tuple[str, ...], destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """So SQLite numbers what comes behind a row with the highest number there is, which an enemy can plant."""
+    part, batches = spooled(spool_dir, destination, *lanes)
+    change(part.path, *ODD_ROWIDS)
+    rig, found = drained_in_order(start)
+    assert found == batches
+    assert lost_records(rig) == 0
+
+
+def test_rows_of_a_lane_come_as_it_numbers_them_whatever_their_keys_say(
+    destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """Where an enemy exchanged the keys as well, each lane still comes in its own order."""
+    part, batches = spooled(spool_dir, destination, LANE, "b" * 32, rows=20)
+    change(
+        part.path,
+        "UPDATE Cache SET key = printf('%016d', 900 - rowid * 7 % 20) || substr(key, 17)",
+        *ODD_ROWIDS,
+    )
+    _, found = drained_in_order(start)
+    assert sorted(found, key=lambda batch: batch.id.seq) == batches
+
+
+@pytest.mark.parametrize("rowid", [(1 << 63) - 1, (1 << 63) - 2, (1 << 62) + 1, -1])
+def test_a_planted_number_leaves_room_for_others(
+    rowid: int, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """What is spooled behind it is written, read and delivered as it came."""
+    part, batches = spooled(spool_dir, destination, LANE, rows=1)
+    change(part.path, f"UPDATE Cache SET rowid = {rowid}")
+    rig = start()
+    for n in range(5):
+        rig.store(b'{"later":%d}' % n)
+    rig.close()
+    _, found = drained_in_order(start)
+    values = [value for batch in found for value in batch.values]
+    assert values == [*batches[0].values, *(b'{"later":%d}' % n for n in range(5))]
+
+
+@pytest.mark.parametrize("counter", [10**16 - 1, 10**15 + 1, 10**15 - 1, 10**14 + 1, 10**14 - 1])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_planted_key_leaves_room_for_others(
+    counter: int, whole: bool, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """The keys behind the highest there is could not be read; and one such key costs one salvage at most."""
+    part, batches = spooled(spool_dir, destination, LANE, rows=1 if whole else 3)
+    change(part.path, f"UPDATE Cache SET key = '{counter:016d}' || substr(key, 17) WHERE rowid = 1")
+    values = []
+    for n in range(3):
+        rig = start()
+        rig.store(b'{"later":%d}' % n)
+        rig.store(b'{"later still":%d}' % n)
+        if n == 2:
+            values = [value for row in rig.rows() for value in row.row.batch.values]
+        rig.close()
+        assert len(list((part.path / "quarantine").glob("spool*"))) <= 1
+    assert len(values) == len(set(values)) == 6 + len(batches)
+
+
+def test_a_flipped_bit_in_the_number_of_a_row_costs_nothing(
+    destination: Destination, start: Start, spool_dir: Path, tmp_path: Path
+) -> None:
+    """The row comes in its turn, also where another has that number; nothing is counted as lost."""
+    part, batches = spooled(tmp_path / "image", destination, LANE, rows=12)
+    database = part.path / "spool" / DATABASE
+    data = database.read_bytes()
+    row = data.index(b"PLS1 ", data.index(encode_row(batches[6])))
+    key = data.rindex(b"%016d." % 7, 0, row)
+    types = data.rindex(b"\x0e", key - 40, key)  # the length of what tells the types of the columns
+    assert data[types - 1] == 7
+    for bit in range(7):
+        shutil.rmtree(spool_dir, ignore_errors=True)
+        shutil.copytree(tmp_path / "image", spool_dir)
+        flip(spool_dir / part.path.name / "spool" / DATABASE, types - 1, bit)
+        rig, found = drained_in_order(start)
+        assert found == batches, bit
+        assert lost_records(rig) == 0, bit
+
+
+PLANTED = {
+    "trigger": "CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid = new.rowid; END",
+    "on settings": "CREATE TRIGGER evil AFTER UPDATE ON Settings BEGIN DELETE FROM Cache; END",
+    "view": "CREATE VIEW evil AS SELECT load_extension('evil')",
+    "index": "CREATE INDEX evil ON Cache (abs(size))",
+    "table": "CREATE TABLE evil (one DEFAULT (randomblob(1000)))",
+    "column": "ALTER TABLE Cache ADD COLUMN evil AS (abs(size))",
+    "setting": "INSERT INTO Settings VALUES ('sqlite_hard_heap_limit', 1000)",
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_planted_schemas_are_never_used(
+    what: str, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """What no diskcache makes in a database makes it a damaged one: its rows are taken from it, and all come."""
+    part, batches = spooled(spool_dir, destination, LANE, rows=5)
+    change(part.path, PLANTED[what])
+    rig = start()
+    rig.store(b'{"new":1}')
+    values = [value for row in rig.rows() for value in row.row.batch.values]
+    rig.close()
+    assert values == [*(value for batch in batches for value in batch.values), b'{"new":1}']
+    assert lost_records(rig) == 0
+    (aside,) = (part.path / "quarantine").iterdir()
+    assert sum(str(aside) in sentence for _, sentence in rig.reports) == 1
+
+
+def test_a_changed_trigger_of_diskcache_is_planted_as_well(
+    destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """It is known by what it says, and not by its name."""
+    part, batches = spooled(spool_dir, destination, LANE, rows=5)
+    change(
+        part.path,
+        "DROP TRIGGER Settings_count_insert",
+        PLANTED["trigger"].replace("evil", "Settings_count_insert"),
+    )
+    rig = start()
+    rig.store(b'{"new":1}')
+    assert len(rig.rows()) == len(batches) + 1
+
+
+def test_a_planted_file_name_deletes_no_file(
+    tmp_path: Path, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """diskcache would delete the file that a row names, when the row is delivered."""
+    precious = tmp_path / "here" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("somebody else's")
+    part, batches = spooled(spool_dir, destination, LANE, rows=3)
+    change(part.path, f"UPDATE Cache SET filename = '{precious}'")
+    assert drained_in_order(start)[1] == batches
+    assert precious.read_text() == "somebody else's"
+
+
+def hot_journal(database: Path, precious: Path) -> bytes:
+    """A journal of an unfinished transaction that names another file: SQLite would delete that one."""
+    magic, name = bytes.fromhex("d9d505f920a163d7"), str(precious).encode()
+    pages = database.stat().st_size // 4096
+    head = (magic + struct.pack(">IIIII", 0, 12345, pages, 512, 4096)).ljust(512, b"\0")
+    checksum = sum(struct.unpack(f"{len(name)}b", name)) & 0xFFFFFFFF
+    return head + struct.pack(">I", 0x40000000 // 4096 + 1) + name + struct.pack(">II", len(name), checksum) + magic
+
+
+@pytest.mark.parametrize("how", ["file", "link", "directory"])
+@pytest.mark.parametrize("name", [DATABASE + "-journal", "odd"])
+def test_planted_files_beside_the_database_are_put_aside(
+    name: str, how: str, tmp_path: Path, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """SQLite plays back a journal that it finds, and deletes what that names; so it must not find one."""
+    precious = tmp_path / "precious"
+    precious.write_text("somebody else's")
+    part, batches = spooled(spool_dir, destination, LANE, rows=5)
+    change(part.path, "PRAGMA journal_mode = delete")
+    hot = hot_journal(part.path / "spool" / DATABASE, precious)
+    place = part.path / "spool" / name
+    if how == "directory":
+        place.mkdir()
+    elif how == "link":
+        (tmp_path / "hot").write_bytes(hot)
+        place.symlink_to(tmp_path / "hot")
+    else:
+        place.write_bytes(hot)
+    if name != "odd":
+        with pytest.raises(SpoolError, match="journal"):
+            look_into(part.path / "spool")
+    rig, found = drained_in_order(start)
+    assert found == batches
+    assert precious.exists()
+    assert not os.path.lexists(place)
+    (aside,) = (part.path / "quarantine").iterdir()
+    assert aside.name == name and aside.is_symlink() == (how == "link")
+    if how != "directory":
+        assert aside.read_bytes() == hot
+    assert sum(str(aside) in sentence for _, sentence in rig.reports) == 1
+
+
+@pytest.mark.parametrize("size", [0, 4096])
+def test_a_maker_that_died_before_the_first_row_leaves_nothing_to_put_aside(
+    size: int, destination: Destination, start: Start, spool_dir: Path
+) -> None:
+    """Until the database has a log, SQLite makes such a journal as well; then no row can be in it."""
+    spool_dir.mkdir(mode=0o700)
+    part = Part.create(spool_dir, destination)
+    part.close()
+    database = part.path / "spool" / DATABASE
+    (part.path / "spool" / f"{DATABASE}-journal").write_bytes(hot_journal(database, spool_dir / "none"))
+    os.truncate(database, size)
+    rig = start()
+    rig.store(b'{"new":1}')
+    assert len(rig.rows()) == 1
+    rig.close()
+    assert rig.reports == []
+    assert quarantined(part.path) == []
+
+
+def test_the_schema_is_the_one_that_diskcache_makes(tmp_path: Path) -> None:
+    """Word by word: else every spool would be taken for damaged at its second opening."""
+    Store(tmp_path / "spool").close()
+    with closing(sqlite3.connect(tmp_path / "spool" / DATABASE)) as database:
+        made = {tuple(row) for row in database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")}
+    assert made == schema_of_diskcache()

@@ -382,7 +382,7 @@ def test_a_spool_that_becomes_usable_begins_with_what_comes_then(
     assert rig.listener.returned == [back]
     assert rig.keeper.state is KeeperState.UNUSABLE
     spool_dir.unlink()
-    rig.keeper._adopt_at = 0.0  # the minute has passed
+    rig.keeper._holder.adopt_at = 0.0  # the minute has passed
     rig.settle()
     rig.listener.wait_for(lambda: rig.listener.told[-1][0] == "opened")
     assert not rig.keeper.degraded
@@ -443,7 +443,7 @@ def test_a_second_part_is_adopted_delivered_first_and_removed(
     rig = start()
     rig.store(b"mine")
     left = [left_by_the_dead(spool_dir, destination, make_batch(1, lane=lane * 32)) for lane in "ab"]
-    rig.keeper._adopt_at = 0.0
+    rig.keeper._holder.adopt_at = 0.0
     rig.settle()
     rig.listener.wait_for(lambda: rig.listener.told.count(("opened", 2)) == 1)
     rows = [row for row in (rig.next_row(),) if row is not None]
@@ -471,7 +471,7 @@ def test_a_part_with_quarantine_only_does_not_stand_before_the_next(
     assert part is not None
     part.append(make_batch(1))
     part.close()
-    rig.keeper._adopt_at = 0.0
+    rig.keeper._holder.adopt_at = 0.0
     rig.settle()
     rows = []
     for _ in range(5):
@@ -501,11 +501,11 @@ def test_damage_in_an_adopted_part_leaves_our_own_alone(
     mine = rig.next_row()
     assert mine is not None
     left_by_the_dead(spool_dir, destination, make_batch(1))
-    rig.keeper._adopt_at = 0.0
+    rig.keeper._holder.adopt_at = 0.0
     rig.settle()
     rig.listener.wait_for(lambda: ("opened", 2) in rig.listener.told)
     real = Part.ack
-    adopted = rig.keeper._adopted
+    adopted = rig.keeper._holder.adopted
     assert adopted is not None
 
     def ack(part: Part, key: Any) -> None:

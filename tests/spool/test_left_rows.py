@@ -9,7 +9,7 @@ import pytest
 
 from plumelog_loguru._batch import BatchId
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, RowKey, SpoolError, _keeper
+from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, RowKey, SpoolError, _reader
 from plumelog_loguru._spool._row import Row
 
 from .rig import Rig
@@ -19,7 +19,7 @@ Start = Callable[..., Rig]
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_keeper, "_LEFT_SECONDS", 0.0)
+    monkeypatch.setattr(_reader, "_LEFT_SECONDS", 0.0)
 
 
 def test_a_row_that_is_left_comes_again_after_the_others(start: Start) -> None:
@@ -36,7 +36,7 @@ def test_a_row_that_is_left_comes_again_after_the_others(start: Start) -> None:
     rig.keeper.acknowledge(third)
     assert [row.key for row in rig.rows()] == [first.key, second.key]
     rig.settle()
-    assert rig.keeper._own is not None and rig.keeper._own.empty
+    assert rig.keeper._holder.own is not None and rig.keeper._holder.own.empty
 
 
 def test_a_row_that_is_left_is_not_asked_for_all_the_time(
@@ -47,7 +47,7 @@ def test_a_row_that_is_left_is_not_asked_for_all_the_time(
     rig.store(b"1")
     row = rig.next_row()
     assert row is not None
-    monkeypatch.setattr(_keeper, "_LEFT_SECONDS", 3600.0)
+    monkeypatch.setattr(_reader, "_LEFT_SECONDS", 3600.0)
     rig.keeper.leave(row)
     assert rig.next_row() is None
     rig.store(b"2")

@@ -180,6 +180,8 @@ class HandOff:
 
         It frees room from its oldest record on, so that to drop one from the queue would not help.
         """
+        if len(value) > journal.capacity // 2:
+            raise JournalError("a record is too large for a journal that had to be small")
         give_up_at = time.monotonic() + self._patience_seconds()
         while (item := journal.append(value)) is None:
             if self._shift_locked():

@@ -46,6 +46,19 @@ class PlainFile:
             os.close(descriptor)
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Which file stands at a path; None: there is none.
+
+    Raises:
+        OSError: the disk does not say.
+    """
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def make_file(path: Path, size: int, mapped: bool | None) -> tuple[mmap.mmap, PlainFile | None]:
     """Make a file of zeros, for this user alone.
 

@@ -54,6 +54,10 @@ VALUE_OFFSET = SETTLED_OFFSET + _SETTLED.size + _CRC.size
 NEW_FRAME = Struct(f"{HEAD.format}{VALUE_OFFSET - HEAD.size}x")  # neither cut nor settled
 
 _MOST = 1 << 62
+# All that stands above a tail is below the end of the numbers that a frame has room for.
+_MOST_TAIL = 1 << 61
+# Redis tells the numbers in a lane from one another up to 2**53, and recovery counts on from the highest.
+_MOST_SEQ = 1 << 52
 
 _ATTEMPTED_BY = (AttemptedBy.NOBODY, AttemptedBy.SCRIPT, AttemptedBy.PLAIN)
 _DOUBTFUL = 0x80
@@ -170,7 +174,7 @@ def decode_cut(key: int, position: int, frame: bytes) -> Cut | None:
     if area is None:
         return None
     lane, seq, upto, index = _CUT.unpack(area)
-    if not 0 < seq < _MOST or not position < upto < _MOST:
+    if not 0 < seq < _MOST_SEQ or not position < upto < _MOST:
         raise ValueError("numbers that no cut has")
     return Cut(BatchId(lane.hex(), seq), upto, index)
 
@@ -262,8 +266,8 @@ def decode_header(data: bytes) -> tuple[Header, int]:
                 area = _unsealed(header.key, 0, moving)
             except ValueError:
                 continue
-            if area:
-                tails.append(_TAIL.unpack(area)[0])
+            if area and (tail := _TAIL.unpack(area)[0]) < _MOST_TAIL:
+                tails.append(tail)
     if header is None or not tails:
         raise JournalDamaged("its header is damaged")
     return header, max(tails)

@@ -22,7 +22,7 @@ from pathlib import Path
 from zlib import crc32
 
 from .._batch import AttemptedBy, BatchId, new_lane_id
-from ._file import make_file
+from ._file import identity_of, make_file
 from ._format import (
     CUT_OFFSET,
     HEAD,
@@ -60,6 +60,7 @@ class Journal:
         "_floor",
         "_head",
         "_lap",
+        "_made",
         "_ring",
         "_settled",
         "_shift",
@@ -80,6 +81,7 @@ class Journal:
         self.key = int.from_bytes(os.urandom(4), "little")
         self.fetched: set[int] = set()  # positions that `strays` has given out
         self._ring, self._file = make_file(path, HEADER_BYTES + capacity, mapped)
+        self._made = identity_of(path)
         self.mapped = self._file is None
         self._closed = False
         # Written by callers, under their lock.
@@ -309,6 +311,13 @@ class Journal:
         return bool(magic == MAGIC and key == self.key and found == position)
 
     # ---------------------------------------------------------------- any thread
+
+    def is_there(self) -> bool:
+        """Whether the file is still at its path; a mapping does not notice when it is deleted."""
+        try:
+            return identity_of(self.path) == self._made
+        except OSError:  # the disk does not say
+            return True
 
     @property
     def head(self) -> int:

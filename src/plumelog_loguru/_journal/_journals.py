@@ -20,6 +20,7 @@ class Journals:
     def __init__(self) -> None:
         self.current: Journal | None = None
         self._by_key: dict[int, Journal] = {}
+        self._known: set[int] = set()
         self._looked: dict[int, tuple[int, int]] = {}  # tail and head, when `is_stuck` was last asked
         self._waited: dict[int, int] = {}  # where the tail has not moved since: the head as it was then
 
@@ -27,6 +28,7 @@ class Journals:
         """Let this one be current, or none; callers keep out meanwhile. Earlier ones stay until clear."""
         if journal is not None:
             self._by_key[journal.key] = journal
+            self._known.add(journal.key)
         self.current = journal
 
     def cut(self, runs: Sequence[Run], batch_id: BatchId, attempted_by: AttemptedBy, at_ms: int) -> None:
@@ -74,6 +76,15 @@ class Journals:
             found += journal.strays(in_flight, upto=upto)
         return found
 
+    def knows(self, key: int) -> bool:
+        """Whether a journal is one of this start's: of a copy of it everything is in memory, or settled."""
+        return key in self._known
+
+    @property
+    def all_former_are_clear(self) -> bool:
+        """Whether nothing is on its way but what the current journal holds."""
+        return all(one.is_clear for one in self._by_key.values() if one is not self.current)
+
     @property
     def half_full(self) -> bool:
         """Whether what waits long in the current journal has to go elsewhere."""
@@ -116,6 +127,7 @@ class Journals:
     def close(self) -> None:
         """Let go of all files. One that is clear is removed; what another holds is for its next owner."""
         self.current = None
+        self._known.clear()
         while self._by_key:
             journal = self._by_key.popitem()[1]
             journal.advance()

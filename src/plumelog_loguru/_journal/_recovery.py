@@ -21,12 +21,14 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from zlib import crc32
 
 from .._batch import MAX_BATCH_BYTES, AttemptedBy, Batch, BatchId
+from .._errors import PlumelogError
 from ._file import PlainFile
 from ._format import (
     CUT_OFFSET,
@@ -137,7 +139,13 @@ class DeadJournal:
             JournalDamaged: nothing in it can be read.
             JournalError: the disk does not let us.
         """
-        return cls(path, _open(path, os.O_RDWR))
+        with _damage_told(path):
+            return cls(path, _open(path, os.O_RDWR))
+
+    @property
+    def key(self) -> int:
+        """What tells this journal from others."""
+        return self._key
 
     @property
     def records(self) -> int:
@@ -150,11 +158,13 @@ class DeadJournal:
         What nobody had cut is cut before this returns; the iteration itself touches no disk.
 
         Raises:
+            JournalDamaged: it is not what any owner left.
             JournalError: the file cannot be written; call again.
         """
-        while self._fresh:
-            self._cut_some()
-        return map(self._recovered, list(self._unsettled()))
+        with _damage_told(self.path):
+            while self._fresh:
+                self._cut_some()
+            return map(self._recovered, list(self._unsettled()))
 
     def remove(self) -> None:
         """Delete the file. Never raises; what is left of it is settled."""
@@ -215,7 +225,8 @@ class DeadJournal:
     def _next_intact(self, position: int, lap_end: int) -> int | None:
         lap = lap_end - self._capacity
         at = position - lap
-        while (at := self._ring.find(MAGIC, at + 1)) >= 0:
+        # Without its zero: a ring is full of zeros, and to find one among them is slow.
+        while (at := self._ring.find(MAGIC[1:], at + 2) - 1) >= 0:
             if self._resembles(lap + at) and self._intact_size(lap + at):
                 return lap + at
         return None
@@ -379,9 +390,21 @@ def look_at(path: Path) -> JournalFacts:
         JournalDamaged: nothing in it can be read.
         JournalError: the disk does not let us.
     """
-    journal = DeadJournal(path, _open(path, os.O_RDONLY))
-    journal.close()
-    return journal.facts()
+    with _damage_told(path):
+        journal = DeadJournal(path, _open(path, os.O_RDONLY))
+        journal.close()
+        return journal.facts()
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """What nobody has thought of, in a file that an enemy may have written, must not stop all behind it."""
+    try:
+        yield
+    except (PlumelogError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise JournalDamaged(f"the journal {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _open(path: Path, flags: int) -> int:

@@ -1,12 +1,17 @@
 """The spool: batches on disk, until Redis has them.
 
-    row        a batch as bytes, under a checksum
-    store      rows in order, in a diskcache directory
-    lock       who owns a part
-    part       the share of the directory that one living process owns
-    recovery   what an owner had in memory when it died, into the rows of its part
-    directory  all parts, of all processes
-    dead_letters  records that Redis refuses, one file each
+    row            a batch as bytes, under a checksum, and its key
+    store          rows in order, in a diskcache directory
+    part           the share of the directory that one living process owns, with all that is in it
+    directory      all parts, of all processes
+    dead_letters   records that Redis refuses, one file each
+    recovery       what an owner had in memory when it died, into the rows of its part
+    holder         the parts that are ours
+    writer         what is offered becomes rows
+    quota          which rows go where there is no room
+    reader         rows are handed out, and deleted once Redis has them
+    repair         parts whose files are gone or damaged
+    keeper         the thread in which all of that is done
 
 Everything below the keeper is synchronous and belongs to one thread.
 """
@@ -21,9 +26,9 @@ from ._directory import SpoolDirectory as SpoolDirectory
 from ._failures import SpoolDamaged as SpoolDamaged
 from ._failures import SpoolError as SpoolError
 from ._keeper import KeeperOptions as KeeperOptions
-from ._keeper import SpooledRow as SpooledRow
 from ._keeper import SpoolKeeper as SpoolKeeper
 from ._part import Part as Part
+from ._reader import SpooledRow as SpooledRow
 from ._recovery import Recovery as Recovery
 from ._row import CorruptRow as CorruptRow
 from ._row import NewerFormat as NewerFormat

@@ -118,14 +118,14 @@ class SpoolDirectory:
         for path in above if self._options.fsync else ():
             sync_directory(path.parent)
 
-    def take_or_create(self, *, opened: bool = True) -> Part:
-        """Take over a free part of this destination, or else make one; ``opened`` as in :class:`Part`.
+    def take_or_create(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part:
+        """Take over a free part as `take_free` does, or else make one; ``opened`` as in :class:`Part`.
 
         Raises:
             SpoolError: neither is possible.
         """
         self.clear_leftovers()
-        return self.take_free(opened=opened) or Part.create(
+        return self.take_free(exclude, opened=opened) or Part.create(
             self.path, self.destination, options=self._options, opened=opened
         )
 
@@ -272,7 +272,7 @@ def _look_at(path: Path) -> PartInfo:
 
 
 def _with_journals(path: Path, facts: StoreFacts) -> tuple[StoreFacts, str | None]:
-    """Add what an owner had in memory when it died. The journal of one that lives is no business of others."""
+    """Add what an owner had in memory when it died. A living owner's journal is its own business."""
     problem = None
     with suppress(OSError):
         for journal in journals_in(path):

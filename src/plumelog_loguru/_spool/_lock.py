@@ -92,7 +92,12 @@ class PartLock:
 
     def is_there(self) -> bool:
         """Whether the file is still at its path; True where there are no locks."""
-        return self._fd is None or _is_at(self.path, self._fd)
+        try:
+            return self._fd is None or os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # the disk does not say; a part that is there must not be taken for deleted
+            return True
 
     def release(self) -> None:
         """Let go of the lock; the file stays."""

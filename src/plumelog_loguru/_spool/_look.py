@@ -14,7 +14,7 @@ from pathlib import Path
 from ._database import DATABASE, decode_leniently, refuse_links
 from ._failures import TIMEOUT_SECONDS, SpoolError
 from ._row import CorruptRow, NewerFormat, Row, RowKey, decode_row
-from ._salvage import Found, salvage_entries
+from ._salvage import key_of, salvage_entries
 
 _NEVER = 1 << 62
 
@@ -26,7 +26,7 @@ def salvage(path: Path) -> Iterator[tuple[RowKey, bytes | None]]:
         OSError: its files cannot be read.
     """
     newest = 0
-    entries = ((one, _key_of(one)) for one in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"))
+    entries = ((one, key_of(one.key)) for one in salvage_entries(path / DATABASE, path / f"{DATABASE}-wal"))
     here = next(entries, None)
     while here is not None:
         (one, key), here = here, next(entries, None)
@@ -42,10 +42,6 @@ def salvage(path: Path) -> Iterator[tuple[RowKey, bytes | None]]:
             key = replace(key, records=len(decode_row(one.row).batch.values))
         newest = key.counter
         yield key, one.row
-
-
-def _key_of(found: Found) -> RowKey | None:
-    return RowKey.parse(found.key.decode("ascii", "replace"))
 
 
 @dataclass(frozen=True, slots=True)

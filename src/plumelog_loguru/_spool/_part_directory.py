@@ -24,6 +24,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from .._destination import Destination
@@ -37,6 +38,8 @@ LOCK, SPOOL, SALVAGED, QUARANTINE, JOURNAL = "lock", "spool", "spool-new", "quar
 BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
 
 _JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
+_MOST_JOURNALS = 999_999_999
+_OUR_NAMES = frozenset((LOCK, FACTS, SPOOL, SALVAGED, QUARANTINE, BALLAST, AGE, ATTEMPTS))
 
 
 def make_part(spool_dir: Path, destination: Destination, *, fsync: bool) -> tuple[Path, PartLock]:
@@ -116,8 +119,11 @@ def journals_in(path: Path) -> list[Path]:
 
 def new_journal_in(path: Path) -> Path:
     """Where the journal of the part's owner belongs: behind all that are there."""
-    last = max(map(_journal_number, os.listdir(path)), default=0)
-    return path / f"{JOURNAL}-{last + 1}"
+    numbers = set(map(_journal_number, os.listdir(path)))
+    number = max(numbers, default=0) + 1
+    if number > _MOST_JOURNALS:  # somebody has put one there
+        number = next(free for free in count(1) if free not in numbers)
+    return path / f"{JOURNAL}-{number}"
 
 
 def _journal_number(name: str) -> int:
@@ -152,8 +158,8 @@ def remove_files(path: Path) -> None:
         with suppress(FileNotFoundError):
             if any(name not in names for name in os.listdir(path / directory)):
                 raise OSError(f"{path / directory} is not empty")
-    if any(map(_journal_number, os.listdir(path))):
-        raise OSError(f"{path} has a journal")
+    if not _OUR_NAMES.issuperset(os.listdir(path)):
+        raise OSError(f"{path} has a journal, or files that are not ours")
     with suppress(FileNotFoundError):
         os.rmdir(path / QUARANTINE)
     for directory in (SALVAGED, SPOOL):

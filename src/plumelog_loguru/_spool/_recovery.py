@@ -9,7 +9,7 @@ Everything here is done by the part's owner, under the lock for SQLite where tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,10 @@ class Recovered:
 class Recovery:
     """The journals that were in a part when it was taken over; a step at a time."""
 
-    def __init__(self, part: Part) -> None:
-        """Before the new owner makes a journal of its own."""
+    def __init__(self, part: Part, *, is_ours: Callable[[int], bool] = lambda _key: False) -> None:
+        """Before the new owner makes a journal of its own. ``is_ours`` knows the keys of our own journals."""
         self.part = part
+        self._is_ours = is_ours
         self.waiting = 0  # records that are known to be in journals, and not yet in rows
         self._left = deque(part.journals())
         self._known: dict[Path, int] = {}
@@ -88,7 +89,7 @@ class Recovery:
     def _open_next(self) -> Recovered:
         path = self._left[0]
         try:
-            journal = DeadJournal.open(path)
+            journal, batches = self._opened(path)
         except NewerJournal as error:
             self._left.popleft()
             return self._changed(path, 0, note=f"{error}; it is left for that version")
@@ -96,17 +97,25 @@ class Recovery:
             target = self.part.set_aside(path)
             self._left.popleft()
             note = f"a journal could not be used ({error}); it was put aside as {target}"
-            return self._changed(path, 0, note=note)
+            return self._changed(path, 0, self._known.get(path, 0), note)
+        if self._is_ours(journal.key):
+            # Somebody has put a copy of our directory in its place. What the journal holds is in memory here.
+            journal.remove()
+            self._left.popleft()
+            return self._changed(path, 0, note=f"{path} is a copy of this process's own journal")
+        self._journal, self._batches = journal, batches
+        self._left.popleft()
+        return self._changed(path, journal.records, sum(stretch.records for stretch in journal.corrupt))
+
+    def _opened(self, path: Path) -> tuple[DeadJournal, Iterator[RecoveredBatch]]:
+        journal = DeadJournal.open(path)
         try:
             for stretch in journal.corrupt:
                 self.part.keep_aside(f"{path.name}.{stretch.position}.frame", stretch.data)
-            self._batches = journal.batches()
+            return journal, journal.batches()
         except BaseException:
             journal.close()
             raise
-        self._journal = journal
-        self._left.popleft()
-        return self._changed(path, journal.records, sum(stretch.records for stretch in journal.corrupt))
 
     def _changed(self, path: Path, records: int, corrupt: int = 0, note: str | None = None) -> Recovered:
         change = records - self._known.pop(path, 0)

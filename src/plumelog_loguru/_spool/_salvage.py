@@ -3,7 +3,7 @@
 One flipped bit in a page's header makes SQLite refuse the page, or the whole database; one in its log makes
 it forget silently what was committed later. The rows need neither: each is found by its key, which stands
 before it, and is proven by its own checksum. So the pages are read here without SQLite, and nothing is
-believed but that checksum.
+believed but that checksum, and the order of the batches in each lane, which stands under it.
 
 A row that was deleted may be found again where the page that says so is the damaged one. That does no harm:
 it keeps its identity, and Redis knows that it has it.
@@ -16,13 +16,15 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._batch import BatchId
 from ._lock import SAFE_OPEN
-from ._row import CorruptRow, NewerFormat, decode_row
+from ._row import CorruptRow, NewerFormat, RowKey, decode_row
 
 _PAGE = 4096  # bytes; SQLite's default, which diskcache leaves
 _HEADER_BYTES = {0x0D: 8, 0x0A: 8, 0x02: 12}  # of a table's leaves, of an index's leaves and other pages
@@ -36,11 +38,13 @@ _NUMBER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _TYPES = range(13, 24)  # bytes that the types of an entry's columns take
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _FRAME = _FRAME_HEADER + _PAGE
+# No spool lives for so many rows. It is far below what a store opens with: there must be room behind it.
+_MOST_COUNTER = 10**14
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry, in the order in which they were written."""
+    """An entry; they come in the order in which they were written."""
 
     key: bytes  # as the index has it, if it has it; it may be damaged
     row: bytes | None  # None: it is damaged
@@ -55,6 +59,16 @@ class _Cell:
     row_at: int  # in the payload
 
 
+@dataclass(slots=True)
+class _Entry:
+    """An entry before it is known where it belongs."""
+
+    key: bytes
+    behind: int  # counter of the last key up to here that can be believed
+    cell: tuple[int, _Cell] | None = None  # in which page its row is intact, and where
+    batch_id: BatchId | None = None
+
+
 def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
     """Each entry that can be found, and those of which only the index knows still."""
     with closing(_Pages(database, wal)) as pages:
@@ -65,13 +79,54 @@ def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
             for cell in _cells(page):
                 places.setdefault(cell.rowid, []).append((number, cell))
             indexed.update(_index_of(page))
+        entries: list[_Entry] = []
+        behind = 0
         for rowid in sorted(places):
-            cells = places[rowid]
-            rows = (pages.row(number, cell) for number, cell in cells)
+            cells = places.pop(rowid)
+            intact = {row[1]: cell for cell in reversed(cells) if (row := pages.row(*cell))}
             key = indexed.pop(rowid, cells[0][1].key)
-            yield Found(key, next((row for row in rows if row is not None), None))
+            if not intact:
+                entries.append(_Entry(key, behind))
+            for batch_id, cell in reversed(intact.items()):
+                own = cell[1].key
+                if len(intact) > 1:
+                    key = own  # the number of one of them is damaged
+                known = key_of(key)
+                if key == own and known is not None:
+                    behind = known.counter
+                entries.append(_Entry(key, behind, cell, batch_id))
+        for entry in _in_order(entries):
+            row = pages.row(*entry.cell) if entry.cell else None
+            yield Found(entry.key, row and row[0])
+        found = {entry.key for entry in entries}
         for key in indexed.values():
-            yield Found(key, None)
+            if key not in found:
+                yield Found(key, None)
+
+
+def key_of(found: bytes) -> RowKey | None:
+    """The key in these bytes; None: there is none, or one that no row comes to."""
+    key = RowKey.parse(found.decode("ascii", "replace"))
+    return key if key is not None and key.counter <= _MOST_COUNTER else None
+
+
+def _in_order(entries: list[_Entry]) -> list[_Entry]:
+    """Entries that come by their numbers, as their keys rise, and those of a lane as it numbers its batches.
+
+    SQLite's numbers say little: behind the highest there is it draws them by lot. A key with a flipped bit
+    says little as well. A batch's identity stands under the row's own checksum; and Redis takes what comes
+    behind a later batch of its lane for applied.
+    """
+    entries = sorted(entries, key=lambda entry: entry.behind)
+    lanes: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for place, entry in enumerate(entries):
+        if entry.batch_id is not None:
+            lanes[entry.batch_id.lane].append((entry.batch_id.seq, place))
+    ordered = list(entries)
+    for turns in lanes.values():
+        for (_, turn), place in zip(sorted(turns), sorted(place for _, place in turns), strict=True):
+            ordered[place] = entries[turn]
+    return ordered
 
 
 def is_broken_inside(wal: Path) -> bool:
@@ -142,8 +197,8 @@ class _Pages:
         except OSError:
             return b""
 
-    def row(self, number: int, cell: _Cell) -> bytes | None:
-        """The row of a cell of this page, if it is intact."""
+    def row(self, number: int, cell: _Cell) -> tuple[bytes, BatchId | None] | None:
+        """The row of a cell of this page, and whose it is if that is known; None: it is damaged."""
         page = self.read(number)
         local = _local_bytes(cell.payload_bytes)
         payload = bytearray(page[cell.start : cell.start + local])
@@ -156,12 +211,11 @@ class _Pages:
             following = overflow[:4]
         row = bytes(payload[cell.row_at :])
         try:
-            decode_row(row)
+            return row, decode_row(row).batch.id
         except NewerFormat:
-            return row
+            return row, None
         except CorruptRow:
             return None
-        return row
 
 
 def _cells(page: bytes) -> Iterator[_Cell]:

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     import diskcache
 
 _READ_AHEAD = 100  # keys
+# What nobody comes to by writing rows. There is room behind them: all that an owner adds can be read, too.
+_MOST_COUNTER = 10**15
+_MOST_ROWID = 1 << 62
 _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is given up
 
 # Pages of a database without rows.
@@ -158,6 +161,9 @@ class Store:
             self._page_bytes = self._pragma("page_size")
             self.empty_bytes = _EMPTY_PAGES * self._page_bytes
             self._count()
+            rowid = self._connection.execute("SELECT max(rowid) FROM Cache").fetchone()[0] or 0
+            if rowid > _MOST_ROWID or self._newest > _MOST_COUNTER:
+                raise SpoolDamaged(f"the spool {path} leaves no room behind its rows")
             if len(self._cache) != self.batches + self.foreign:
                 raise SpoolDamaged(f"the spool {path} does not hold as many rows as it says")
         except BaseException as error:
