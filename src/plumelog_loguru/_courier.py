@@ -72,6 +72,7 @@ class Courier:
         self._ledger = ledger
         self._clock = clock
         self._batcher = Batcher(settings.batch_size, settings.batch_interval_seconds)
+        self._report = report
         self._signal = Signal()
         self._busy = False  # an attempt is under way, or its backoff
         self._fetch_at = 0.0
@@ -84,7 +85,9 @@ class Courier:
             tell=tell,
             report=report,
         )
-        self.markers = markers = LossMarkers(marker, handoff, clock)
+        self.markers = markers = LossMarkers(
+            marker, handoff, clock, tell_queue_loss=lambda records: losses.tell(records, "queue_full")
+        )
         losses = Losses(markers, ledger, tell, report)
         self._on_the_way = on_the_way = OnTheWay(handoff, journals, lane, clock)
         self._patience = patience = Patience(
@@ -330,6 +333,8 @@ class Courier:
             return
         self._fetch_at = now + _FETCH_EVERY_SECONDS
         self._journals.advance()
+        if (error := self._handoff.journal_error) is not None:
+            self._report("journal", f"{error}; what is in memory does not survive the death of the process")
         if not self._journals.is_stuck():
             return
         runs = self._on_the_way.runs()

@@ -78,12 +78,20 @@ class _Burst:
 class LossMarkers:
     """Collects losses, and makes a marker of each burst when it is time for one."""
 
-    def __init__(self, line: Callable[[Loss], bytes], handoff: HandOff, clock: Clock) -> None:
-        """``line`` makes a record of a loss."""
+    def __init__(
+        self,
+        line: Callable[[Loss], bytes],
+        handoff: HandOff,
+        clock: Clock,
+        *,
+        tell_queue_loss: Callable[[int], None] = lambda _records: None,
+    ) -> None:
+        """``line`` makes a record of a loss; ``tell_queue_loss`` hears of those that nobody else has told of."""
         self.made = 0
         self._line = line
         self._handoff = handoff
         self._clock = clock
+        self._tell_queue_loss = tell_queue_loss
         self._bursts: dict[str, _Burst] = {}
         self._in_all: dict[str, int] = {}
         self._last: dict[str, tuple[bytes, Loss]] = {}  # by reason: the marker that was made last
@@ -156,6 +164,7 @@ class LossMarkers:
             span = self._handoff.take_evicted_span()
             first_ms, last_ms = map(dt_time_ms, span) if span else (since_ms, self._looked_ms)
             self.lost(lost, "queue_full", first_ms, last_ms)
+            self._tell_queue_loss(lost)
 
 
 def _time(ms: int) -> str:

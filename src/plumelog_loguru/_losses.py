@@ -30,6 +30,10 @@ class Losses:
     def lost(self, records: int, reason: str, first_ms: int = 0, last_ms: int = 0) -> None:
         """Records are lost; the times are those of the first and the last of them, 0 where unknown."""
         self._markers.lost(records, reason, first_ms, last_ms)
+        self.tell(records, reason)
+
+    def tell(self, records: int, reason: str) -> None:
+        """Records are lost, and their marker is taken care of."""
         self._report(f"dropped-{reason}", f"{records} records are lost: {reason}")
         self._tell("dropped", records=records, reason=reason)
 

@@ -19,7 +19,8 @@ def test_the_judge_sees_a_loss(make_scene: MakeScene) -> None:
     """Without a journal a killed process loses what is in memory, and this harness says so."""
     (seed,) = draw_seeds(1)
     with make_scene(seed) as scene:
-        victim = scene.start_victim(settings={"durability": "memory", "batch_interval_seconds": 30})
+        settings = {"durability": "memory", "batch_size": 10_000, "batch_interval_seconds": 30}
+        victim = scene.start_victim(settings=settings)
         victim.wait_for(50)
         victim.kill()
         with pytest.raises(AssertionError, match="lost"):

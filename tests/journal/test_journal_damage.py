@@ -297,7 +297,10 @@ def forge(path: Path, tail: int, *, cut: int = 0) -> None:
     frames[at : at + size] = frame[:24] + area + frame[24 + len(area) :]
     header = bytearray(HEADER_BYTES)
     for copy in HEADER_COPIES:
-        for offset, part in ((0, encode_header(Header(key, capacity, lane))), (TAIL_OFFSET, encode_tail(key, tail))):
+        for offset, part in (
+            (0, encode_header(Header(key, capacity, lane))),
+            (TAIL_OFFSET, encode_tail(key, tail)),
+        ):
             header[copy + offset : copy + offset + len(part)] = part
     path.write_bytes(header + frames)
 

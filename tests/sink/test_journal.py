@@ -13,6 +13,7 @@ from loguru import logger
 from lab.oracle import read_list
 from lab.proxy import FaultProxy
 from lab.servers import RedisServer
+from plumelog_loguru import _diagnostics
 from plumelog_loguru._journal import Journal, JournalError, _file, _journal
 from plumelog_loguru._spool import SpoolError
 from plumelog_loguru._spool._store import Store
@@ -20,6 +21,12 @@ from tests.sink.conftest import MakeSink, verdict, wait_until
 
 NOWHERE = "redis://127.0.0.1:1"
 KEEPER = "plumelog_loguru._spool._keeper"
+
+
+@pytest.fixture(autouse=True)
+def fresh_diagnostics() -> None:
+    """What an earlier test was told is told again."""
+    _diagnostics.reset_for_tests()
 
 
 @pytest.fixture
@@ -223,7 +230,10 @@ def test_where_blocks_are_not_written_in_place(
 
 
 def test_a_journal_that_cannot_be_written_any_more(
-    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer,
+    make_sink: MakeSink,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Where a plain write fails, the record is kept in memory, and the statistics say so until it works."""
     monkeypatch.setattr(_file, "_IN_PLACE", frozenset())
@@ -237,6 +247,7 @@ def test_a_journal_that_cannot_be_written_any_more(
         full.setattr(_file.PlainFile, "write", write)
         logger.info("1")
         assert sink.stats().durability == "degraded"
+        wait_until(lambda: "does not survive" in capfd.readouterr().err)
     logger.info("2")
     assert sink.stats().durability == "journal"
     assert sink.drain(10).complete

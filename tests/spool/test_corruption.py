@@ -27,6 +27,7 @@ from plumelog_loguru._spool._opener import StoreOpener
 from plumelog_loguru._spool._part import Part
 from plumelog_loguru._spool._row import RowKey, encode_row
 from plumelog_loguru._spool._salvage import is_broken_inside, salvage_entries
+from plumelog_loguru._spool._store import Store, schema_of_diskcache
 from tests.scale import scaled
 
 from .rig import Rig
@@ -511,7 +512,9 @@ def test_a_journal_that_nobody_has_thought_of_stops_nothing(
     assert lost_records(rig) == (1 if where == "_cut_some" else 0), "what was counted is lost"
 
 
-def spooled(spool_dir: Path, destination: Destination, *lanes: str, rows: int = 40) -> tuple[Part, list[Batch]]:
+def spooled(
+    spool_dir: Path, destination: Destination, *lanes: str, rows: int = 40
+) -> tuple[Part, list[Batch]]:
     """A part with rows of these lanes in turn."""
     spool_dir.mkdir(mode=0o700, exist_ok=True)
     part = Part.create(spool_dir, destination)
@@ -552,7 +555,7 @@ ODD_ROWIDS = (
 def test_rows_whose_numbers_are_random_come_in_the_order_of_their_keys(
     lanes: tuple[str, ...], destination: Destination, start: Start, spool_dir: Path
 ) -> None:
-    """So SQLite numbers what comes behind a row with the highest number there is, which an enemy can plant."""
+    """So SQLite numbers what comes behind a row with the highest number, which an enemy can plant."""
     part, batches = spooled(spool_dir, destination, *lanes)
     change(part.path, *ODD_ROWIDS)
     rig, found = drained_in_order(start)
@@ -631,7 +634,7 @@ def test_a_flipped_bit_in_the_number_of_a_row_costs_nothing(
 
 
 PLANTED = {
-    "trigger": "CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid = new.rowid; END",
+    "trigger": "CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid > 5; END",
     "on settings": "CREATE TRIGGER evil AFTER UPDATE ON Settings BEGIN DELETE FROM Cache; END",
     "view": "CREATE VIEW evil AS SELECT load_extension('evil')",
     "index": "CREATE INDEX evil ON Cache (abs(size))",
@@ -645,7 +648,7 @@ PLANTED = {
 def test_planted_schemas_are_never_used(
     what: str, destination: Destination, start: Start, spool_dir: Path
 ) -> None:
-    """What no diskcache makes in a database makes it a damaged one: its rows are taken from it, and all come."""
+    """What diskcache did not make in a database makes it a damaged one: all its rows come, out of a new one."""
     part, batches = spooled(spool_dir, destination, LANE, rows=5)
     change(part.path, PLANTED[what])
     rig = start()
@@ -691,8 +694,8 @@ def hot_journal(database: Path, precious: Path) -> bytes:
     magic, name = bytes.fromhex("d9d505f920a163d7"), str(precious).encode()
     pages = database.stat().st_size // 4096
     head = (magic + struct.pack(">IIIII", 0, 12345, pages, 512, 4096)).ljust(512, b"\0")
-    checksum = sum(struct.unpack(f"{len(name)}b", name)) & 0xFFFFFFFF
-    return head + struct.pack(">I", 0x40000000 // 4096 + 1) + name + struct.pack(">II", len(name), checksum) + magic
+    ends = struct.pack(">I", (1 << 30) // 4096 + 1), struct.pack(">II", len(name), sum(name))
+    return head + name.join(ends) + magic
 
 
 @pytest.mark.parametrize("how", ["file", "link", "directory"])
@@ -752,4 +755,4 @@ def test_the_schema_is_the_one_that_diskcache_makes(tmp_path: Path) -> None:
     Store(tmp_path / "spool").close()
     with closing(sqlite3.connect(tmp_path / "spool" / DATABASE)) as database:
         made = {tuple(row) for row in database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")}
-    assert made == schema_of_diskcache()
+    assert made == schema_of_diskcache().definitions

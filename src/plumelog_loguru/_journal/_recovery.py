@@ -57,6 +57,8 @@ from ._format import (
 _UNTOUCHED = bytes(VALUE_OFFSET - CUT_OFFSET)  # neither cut nor settled
 _DT_TIME = re.compile(rb'"dtTime": ?(\d{1,15})[,}]')
 _EVERYTHING = 1 << 64
+_SLICE_BYTES = 1 << 20
+_SEARCHES = 8  # how often the bytes of a ring are summed up in search of what is intact, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class DeadJournal:
             self._file.close()
             raise
         self._key, self._capacity, self._lane = header.key, header.capacity, header.recovery_lane
+        self._search_bytes = _SEARCHES * self._capacity
         self._batches: dict[BatchId, _Batch] = {}
         self._fresh: list[tuple[_Place, bool]] = []  # that nobody cut; and whether that is in doubt
         self._next_seq = 1  # in the lane of what recovery cuts
@@ -224,12 +227,27 @@ class DeadJournal:
 
     def _next_intact(self, position: int, lap_end: int) -> int | None:
         lap = lap_end - self._capacity
-        at = position - lap
-        # Without its zero: a ring is full of zeros, and to find one among them is slow.
-        while (at := self._ring.find(MAGIC[1:], at + 2) - 1) >= 0:
-            if self._resembles(lap + at) and self._intact_size(lap + at):
-                return lap + at
+        for at in self._magics(position - lap + 1):
+            if self._resembles(lap + at):
+                # A forged ring can hold a head at every place, each with a size that reaches to the end.
+                self._search_bytes -= self._size_at(at)
+                if self._search_bytes < 0:
+                    return None
+                if self._intact_size(lap + at):
+                    return lap + at
         return None
+
+    def _magics(self, start: int) -> Iterator[int]:
+        """Where frames may begin, from this place of the ring on."""
+        # Without its zero: a ring is full of zeros, and to find one among them is slow. In slices: `find`
+        # keeps all other threads waiting.
+        rest, at = MAGIC[1:], start + 1
+        while at < len(self._ring):
+            end = min(at + _SLICE_BYTES, len(self._ring))
+            while (found := self._ring.find(rest, at, end + len(rest) - 1)) >= 0:
+                yield found - 1
+                at = found + 1
+            at = max(at, end)
 
     def _resembles(self, position: int) -> bool:
         """Whether what stands here began as a frame for this place."""

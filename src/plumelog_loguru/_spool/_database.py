@@ -5,6 +5,8 @@ Promises:
 - What is made can be read by its owner only, from the first moment on.
 - No link is followed: it could lead to somebody else's files.
 - A log that SQLite would silently cut short is found.
+- SQLite finds no journal to play back: that would run what an enemy planted, and delete the file it names.
+- Nothing that SQLite runs by itself, as a trigger, is in the database, but what diskcache made.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ._failures import TIMEOUT_SECONDS, SpoolDamaged, SpoolError
@@ -21,6 +24,24 @@ from ._salvage import is_broken_inside
 
 DATABASE = "cache.db"  # diskcache's name for it
 FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
+_JOURNAL = DATABASE + "-journal"  # of SQLite's, while it makes the database; never once there is a log
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What is in a database besides rows."""
+
+    definitions: frozenset[tuple[object, ...]]
+    settings: frozenset[object]  # their names
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> Schema:
+        """What is in this one."""
+        definitions = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        tables = {name for kind, name, _, _ in definitions if kind == "table"}
+        settings = connection.execute("SELECT key FROM Settings").fetchall() if "Settings" in tables else []
+        return cls(frozenset(definitions), frozenset(name for (name,) in settings))
 
 
 def decode_leniently(text: bytes) -> str:
@@ -42,6 +63,7 @@ def prepare_files(path: Path, *, fsync: bool) -> None:
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
     refuse_links(path)
+    refuse_journal(path)
     os.chmod(path, 0o700)
     with suppress(FileExistsError):
         os.close(os.open(path / DATABASE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -73,10 +95,47 @@ def refuse_links(path: Path) -> None:
                 raise SpoolError(f"{path / name} is no regular file; a symbolic link is refused")
 
 
-def check_writable(path: Path) -> None:
-    """Find out in a second whether the database can be written: diskcache would try for a minute."""
+def refuse_journal(path: Path) -> None:
+    """SQLite would play it back, and delete the file that it names."""
+    if os.path.lexists(path / _JOURNAL):
+        raise SpoolDamaged(f"the spool {path} holds a journal of SQLite's, which no owner leaves there")
+
+
+def strangers_in(path: Path) -> list[str]:
+    """Names in a spool's directory that no owner leaves there.
+
+    What the maker of a database leaves that died before the first row is removed.
+    """
+    refuse_links(path)
+    names = sorted(set(os.listdir(path)).difference(FILES))
+    if names == [_JOURNAL] and stat.S_ISREG(os.lstat(path / _JOURNAL).st_mode) and _is_unfinished(path):
+        for name in (DATABASE, _JOURNAL):
+            (path / name).unlink(missing_ok=True)
+        return []
+    return names
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a database has neither a log nor room for a row."""
+    if os.path.lexists(path / f"{DATABASE}-wal"):
+        return False
+    try:
+        return os.lstat(path / DATABASE).st_size <= _PAGE_BYTES
+    except FileNotFoundError:
+        return True
+
+
+def check_writable(path: Path, known: Schema) -> None:
+    """Find out in a second whether the database can be written: diskcache would try for a minute.
+
+    And whether nothing is in it that diskcache did not make: triggers run when a row is written, and settings
+    are given to SQLite.
+    """
     with closing(
         sqlite3.connect(path / DATABASE, timeout=TIMEOUT_SECONDS, isolation_level=None)
     ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
+        found = Schema.read(connection)
+    if not (found.definitions <= known.definitions and found.settings <= known.settings):
+        raise SpoolDamaged(f"the database of the spool {path} holds what no owner puts there")

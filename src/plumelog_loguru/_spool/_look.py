@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._database import DATABASE, decode_leniently, refuse_links
+from ._database import DATABASE, decode_leniently, refuse_journal, refuse_links
 from ._failures import TIMEOUT_SECONDS, SpoolError
 from ._row import CorruptRow, NewerFormat, Row, RowKey, decode_row
 from ._salvage import key_of, salvage_entries
@@ -65,6 +65,7 @@ def look_into(path: Path) -> StoreFacts:
     wal = path / (DATABASE + "-wal")
     try:
         refuse_links(path)
+        refuse_journal(path)
         # Without a log nobody has it open, and SQLite need not make the files that go with one: it could not
         # on a read-only disk, and elsewhere would leave them behind. With a log, `immutable` would show an
         # old state.

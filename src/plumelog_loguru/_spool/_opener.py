@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ._database import strangers_in
 from ._failures import SpoolDamaged, SpoolError, SpoolFull
 from ._files import Ballast
 from ._look import salvage
@@ -39,6 +40,7 @@ class StoreOpener:
             SpoolError: that is not possible now.
         """
         self._end_salvage()
+        self._put_strangers_aside()
         try:
             return self.open_intact()
         except SpoolDamaged as error:
@@ -111,6 +113,18 @@ class StoreOpener:
         self.notes.append(
             f"a spool could not be used ({reason}); it was put aside as {target} and a new one begun"
         )
+
+    def _put_strangers_aside(self) -> None:
+        """What is none of ours may be SQLite's to read, or keep the part from being removed."""
+        spool = self._path / SPOOL
+        try:
+            for name in strangers_in(spool):
+                target = self._quarantine.move_in(spool / name)
+                self.notes.append(f"{name} in a spool was not written by us; it was put aside as {target}")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SpoolError(f"a file in {spool} cannot be put aside: {error}") from error
 
     def _end_salvage(self) -> None:
         """What another owner was about to do when it died."""

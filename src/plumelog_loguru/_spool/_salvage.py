@@ -76,8 +76,8 @@ def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
         indexed: dict[int, bytes] = {}
         for number in pages.numbers:
             page = pages.read(number)
-            for cell in _cells(page):
-                places.setdefault(cell.rowid, []).append((number, cell))
+            for found in _cells(page):
+                places.setdefault(found.rowid, []).append((number, found))
             indexed.update(_index_of(page))
         entries: list[_Entry] = []
         behind = 0
@@ -98,9 +98,9 @@ def salvage_entries(database: Path, wal: Path) -> Iterator[Found]:
         for entry in _in_order(entries):
             row = pages.row(*entry.cell) if entry.cell else None
             yield Found(entry.key, row and row[0])
-        found = {entry.key for entry in entries}
+        keys = {entry.key for entry in entries}
         for key in indexed.values():
-            if key not in found:
+            if key not in keys:
                 yield Found(key, None)
 
 

@@ -20,18 +20,19 @@ installed.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import PlumelogError
-from ._database import check_log, check_writable, decode_leniently, identity, prepare_files
+from ._database import Schema, check_log, check_writable, decode_leniently, identity, prepare_files
 from ._failures import (
     TIMEOUT_SECONDS,
     SpoolDamaged,
@@ -100,6 +101,9 @@ def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]
                 raise CorruptRow("a row of the spool holds something else than bytes")
             return value
 
+        def remove(self, file_path: Any) -> None:
+            """Our rows name no file; one that does would have somebody else's deleted with it."""
+
     class SpoolCache(diskcache.Cache):
         def __init__(self, directory: str, **settings: int | str) -> None:
             try:
@@ -109,6 +113,21 @@ def import_diskcache() -> tuple[Callable[..., diskcache.Cache], type[Exception]]
                 raise
 
     return SpoolCache, diskcache.Timeout
+
+
+@cache
+def schema_of_diskcache() -> Schema:
+    """What diskcache makes in a database, asked of itself."""
+    import diskcache
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+
+        class InMemory(diskcache.Cache):
+            _con = connection
+
+        settings: dict[str, Any] = {**_SETTINGS}
+        InMemory(os.sep, **settings)  # any directory that is there; nothing is written
+        return Schema.read(connection)
 
 
 _MODE_RAW = 1
@@ -148,7 +167,7 @@ class Store:
             prepare_files(path, fsync=fsync)
             check_log(path)
             self._identity = identity(path)
-            check_writable(path)
+            check_writable(path, schema_of_diskcache())
             settings = _SETTINGS | {"sqlite_synchronous": 2} if fsync else _SETTINGS
             self._cache = open_cache(str(path), **settings)
             # Held here as well: diskcache keeps it in a thread-local, and a fork clears those of other
@@ -161,9 +180,7 @@ class Store:
             self._page_bytes = self._pragma("page_size")
             self.empty_bytes = _EMPTY_PAGES * self._page_bytes
             self._count()
-            rowid = self._connection.execute("SELECT max(rowid) FROM Cache").fetchone()[0] or 0
-            if rowid > _MOST_ROWID or self._newest > _MOST_COUNTER:
-                raise SpoolDamaged(f"the spool {path} leaves no room behind its rows")
+            self._check_numbers()
             if len(self._cache) != self.batches + self.foreign:
                 raise SpoolDamaged(f"the spool {path} does not hold as many rows as it says")
         except BaseException as error:
@@ -334,6 +351,16 @@ class Store:
                 # each.
                 if self._check_each:
                     raise
+
+    def _check_numbers(self) -> None:
+        """Two rows with one number would be taken for one another; and there must be room behind the last."""
+        last = 0
+        for (rowid,) in self._connection.execute("SELECT rowid FROM Cache NOT INDEXED ORDER BY rowid"):
+            if not last < rowid <= _MOST_ROWID:
+                raise SpoolDamaged(f"the rows of the spool {self.path} have numbers that no owner gave them")
+            last = rowid
+        if self._newest > _MOST_COUNTER:
+            raise SpoolDamaged(f"the keys of the spool {self.path} are none that an owner gave its rows")
 
     def _keys(self) -> Iterator[RowKey]:
         """All keys as they rise. In a damaged database SQLite can walk in a circle; this never does."""
