@@ -86,7 +86,7 @@ class LossMarkers:
         *,
         tell_queue_loss: Callable[[int], None] = lambda _records: None,
     ) -> None:
-        """``line`` makes a record of a loss; ``tell_queue_loss`` hears of those that nobody else has told of."""
+        """``line`` makes a record of a loss; ``tell_queue_loss`` hears of those that nobody else tells of."""
         self.made = 0
         self._line = line
         self._handoff = handoff

@@ -98,7 +98,9 @@ class Journals:
     def is_stuck(self) -> bool:
         """Whether the tail of a journal stands where it stood when this was last asked."""
         before = self._looked
-        self._looked = {one.key: (one.tail, one.head) for one in list(self._by_key.values()) if not one.is_clear}
+        self._looked = {
+            one.key: (one.tail, one.head) for one in list(self._by_key.values()) if not one.is_clear
+        }
         self._waited = {
             key: before[key][1]
             for key, (tail, _) in self._looked.items()

@@ -80,6 +80,7 @@ class Repair:
         try:
             with self._sqlite_lock:
                 lost = part.go_on_with_intact(str(error))
+                part.take_damaged_records()  # told of here
                 # Rows in hand are delivered from there.
                 in_hand = self._reader.in_hand(part)
                 lost -= sum(key.records for key in in_hand if not part.has(key))
