@@ -648,7 +648,7 @@ PLANTED = {
 def test_planted_schemas_are_never_used(
     what: str, destination: Destination, start: Start, spool_dir: Path
 ) -> None:
-    """What diskcache did not make in a database makes it a damaged one: all its rows come, out of a new one."""
+    """What diskcache did not make in a database makes it a damaged one: all its rows come, from a new one."""
     part, batches = spooled(spool_dir, destination, LANE, rows=5)
     change(part.path, PLANTED[what])
     rig = start()

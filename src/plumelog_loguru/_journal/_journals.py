@@ -22,6 +22,7 @@ class Journals:
         self._by_key: dict[int, Journal] = {}
         self._known: set[int] = set()
         self._looked: dict[int, tuple[int, int]] = {}  # tail and head, when `is_stuck` was last asked
+        self._fetched: dict[int, set[int]] = {}  # by key of a journal that is gone: what `strays` found
         self._waited: dict[int, int] = {}  # where the tail has not moved since: the head as it was then
 
     def use(self, journal: Journal | None) -> None:
@@ -53,6 +54,7 @@ class Journals:
             journal.advance()
             if journal.is_clear and journal is not self.current:
                 del self._by_key[journal.key]
+                self._remember_fetched(journal)
                 clear.append(journal)
         return clear
 
@@ -93,7 +95,7 @@ class Journals:
     @property
     def any_fetched(self) -> bool:
         """Whether ``strays`` has ever found a frame."""
-        return any(journal.fetched for journal in list(self._by_key.values()))
+        return bool(self._fetched) or any(journal.fetched for journal in list(self._by_key.values()))
 
     def is_stuck(self) -> bool:
         """Whether the tail of a journal stands where it stood when this was last asked."""
@@ -124,7 +126,12 @@ class Journals:
             return False
         _, _, key, position, _ = HEAD.unpack_from(item)
         journal = self._by_key.get(key)
-        return journal is not None and position in journal.fetched
+        return position in (self._fetched.get(key, ()) if journal is None else journal.fetched)
+
+    def _remember_fetched(self, journal: Journal) -> None:
+        """A caller may be held up for longer than its journal is in use."""
+        if journal.fetched:
+            self._fetched[journal.key] = journal.fetched
 
     def close(self) -> None:
         """Let go of all files. One that is clear is removed; what another holds is for its next owner."""
@@ -132,6 +139,7 @@ class Journals:
         self._known.clear()
         while self._by_key:
             journal = self._by_key.popitem()[1]
+            self._remember_fetched(journal)
             journal.advance()
             if journal.is_clear:
                 journal.remove()

@@ -82,6 +82,9 @@ class Part:
         self._seqs = count(1)
         self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
         self._id_of: dict[RowKey, BatchId] = {}
+        # What is cut and not yet written when we die is recovered into another part than the rows before it,
+        # and may be delivered before them: each row then has a lane of its own.
+        self.journal_is_elsewhere = False
         self._undeleted: set[RowKey] = set()  # passed by, and still in the files
         self._inherited: set[RowKey] = set()  # of these, what an ended owner gave its identity
         self._store: Store
@@ -250,6 +253,8 @@ class Part:
 
         The lane is drawn at each opening: nobody goes on with a lane that another process began.
         """
+        if self.journal_is_elsewhere:
+            self._lane, self._seqs = new_lane_id(), count(1)
         return BatchId(self._lane, next(self._seqs))
 
     def append(self, batch: Batch, *, inherited: bool = False) -> None:

@@ -125,6 +125,8 @@ class SpoolReader:
                 key = self._next_key(part)
             if key is None:
                 return None
+            if self._writer.is_at(part, key) or self._holder.is_recovered_to(part, key):
+                return None  # its write failed and yet was done: it is told of before it is handed out
             if self._quota.drop_if_expired(part, key):
                 continue
             if key > self._newer.get(part.id, key) and not part.has_lane_of_this_opening(key):
@@ -145,7 +147,7 @@ class SpoolReader:
                     part.quarantine(key)
                     row = None
             if row is not None and self._is_writing(row.batch):
-                return None  # its write failed and yet was done: it is told of before it is handed out
+                return None  # the same
             if not part.awaits_row_before(key):
                 self._cursor[part.id] = max(key, self._cursor.get(part.id, key))
             if self._left and self._left[0][1:] == (part.id, key):

@@ -123,7 +123,9 @@ def schema_of_diskcache() -> Schema:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
 
         class InMemory(diskcache.Cache):
-            _con = connection
+            @property
+            def _con(self) -> sqlite3.Connection:
+                return connection
 
         settings: dict[str, Any] = {**_SETTINGS}
         InMemory(os.sep, **settings)  # any directory that is there; nothing is written
