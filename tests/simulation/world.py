@@ -153,7 +153,9 @@ class World:
         text = b'"%b"' % (b"x" * self.dice.choice((1, 1, 40, 200)))
         if self.dice.random() < self.poison_rate:
             text = POISON
-        value = b'{"n":%d,"dtTime":%d,"x":%b}' % (self._records, self.clock.epoch_ms(), text)
+        # The number at both ends: half of a record on top of an earlier one must not make a whole one.
+        n = self._records
+        value = b'{"n":%d,"dtTime":%d,"x":%b,"end":%d}' % (n, self.clock.epoch_ms(), text, n)
         self.owed.add(value)
         return value
 
@@ -617,7 +619,9 @@ class Process:
 
     @property
     def _strays(self) -> int:
-        return sum(len(journal.fetched) for journal in self.pipeline._journals._by_key.values())
+        journals = self.pipeline._journals
+        fetched = [*(journal.fetched for journal in journals._by_key.values()), *journals._fetched.values()]
+        return sum(map(len, fetched))
 
     @property
     def settled(self) -> bool:
