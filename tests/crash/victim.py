@@ -83,6 +83,7 @@ def main() -> None:
         starving = threading.Thread(target=_log_starving, args=(orders, book, sink))
         starving.start()
         starving.join()
+        os.kill(os.getpid(), signal.SIGKILL)  # it ended before it could
     threads = [
         threading.Thread(target=_log, args=(orders, book, number)) for number in range(1, orders.threads)
     ]

@@ -13,9 +13,10 @@ from loguru import logger
 from lab.oracle import read_list
 from lab.proxy import FaultProxy
 from lab.servers import RedisServer
-from plumelog_loguru import _diagnostics
+from plumelog_loguru import DurableRedisSink, _diagnostics
 from plumelog_loguru._journal import Journal, JournalError, _file, _journal
 from plumelog_loguru._spool import SpoolError
+from plumelog_loguru._spool._keeper import KeeperState
 from plumelog_loguru._spool._store import Store
 from tests.sink.conftest import MakeSink, verdict, wait_until
 
@@ -43,6 +44,12 @@ def broken_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
 
 def journals(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "spool").glob("part-*/journal-*"))
+
+
+def keeper_state(sink: DurableRedisSink) -> KeeperState:
+    keeper = sink._pipeline._keeper
+    assert keeper is not None
+    return keeper.state
 
 
 def test_a_record_is_in_the_journal_when_its_call_returns(tmp_path: Path, make_sink: MakeSink) -> None:
@@ -277,13 +284,9 @@ def test_a_part_that_disappears_under_a_healthy_sink(
     logger.add(sink, format="{message}")
     logger.info("1")
     (old,) = journals(tmp_path)
-    if how == "moved":
-        os.rename(tmp_path / "spool", tmp_path / "elsewhere")
-    else:
-        for folder, _, names in os.walk(tmp_path / "spool", topdown=False):
-            for name in names:
-                os.unlink(os.path.join(folder, name))
-            os.rmdir(folder)
+    os.rename(tmp_path / "spool", tmp_path / "elsewhere")
+    if how == "deleted":
+        shutil.rmtree(tmp_path / "elsewhere")
     wait_until(lambda: journals(tmp_path) and journals(tmp_path) != [old])
     logger.info("2")
     assert sink.drain(10).complete
@@ -330,10 +333,11 @@ def test_a_directory_that_is_gone_and_cannot_be_made_again(
     make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What is nowhere on disk is not said to be in a journal."""
-    monkeypatch.setattr(KEEPER + "._CHECK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(KEEPER + "._CHECK_EVERY_SECONDS", 0.5)
     sink = make_sink(NOWHERE, batch_interval_seconds=60)
     logger.add(sink, format="{message}")
     logger.info("1")
+    wait_until(lambda: keeper_state(sink) is KeeperState.READY)
     os.rename(tmp_path / "spool", tmp_path / "elsewhere")
     (tmp_path / "spool").write_text("in the way")
     wait_until(lambda: sink.stats().durability == "degraded")
@@ -360,6 +364,8 @@ def test_a_directory_that_comes_back(
     for message in expected:
         logger.info(message)
     (old,) = journals(tmp_path)
+    # Else SQLite, which makes missing directories, may be about to open its files.
+    wait_until(lambda: keeper_state(sink) is KeeperState.READY)
     if how == "moved back":
         os.rename(tmp_path / "spool", tmp_path / "elsewhere")
     else:
