@@ -434,3 +434,42 @@ def test_a_part_that_cannot_be_opened_is_no_reason_to_have_no_spool(
     assert part.name in capfd.readouterr().err
     own_server.start()
     wait_until(lambda: sink.stats().delivered == 1)
+
+
+@pytest.mark.parametrize(("waiting", "journal_bytes"), [(7, 16 << 20), (8, 1 << 20), (64, 0)])
+def test_journals_that_nobody_recovers_do_not_fill_the_disk(
+    own_server: RedisServer, make_sink: MakeSink, tmp_path: Path, waiting: int, journal_bytes: int
+) -> None:
+    """Processes that live for a moment leave one each: from some number on small ones, and then none."""
+    own_server.stop()
+    first = make_sink(own_server.url)
+    logger.add(first, format="{message}")
+    logger.info("1")
+    logger.remove()
+    assert first.close().spooled == 1
+    (part,) = (tmp_path / "spool").glob("part-*")
+    for number in range(1, waiting + 1):
+        (part / f"journal-{number}").touch()
+    sink = make_sink(own_server.url)
+    made = part / f"journal-{waiting + 1}"
+    assert abs((made.stat().st_size if made.exists() else 0) - journal_bytes) <= 4096
+    assert sink.stats().durability == ("journal" if journal_bytes else "degraded")
+    logger.add(sink, format="{message}")
+    logger.info("x" * 60_000)
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 2)
+
+
+def test_a_record_too_large_for_a_small_journal_is_kept_in_memory(
+    own_server: RedisServer, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is delivered like any other, and the statistics say that it was not safe."""
+    monkeypatch.setattr("plumelog_loguru._spool._holder._MANY_JOURNALS", 0)
+    monkeypatch.setattr("plumelog_loguru._spool._holder._SMALL_BYTES", 1 << 16)
+    own_server.stop()
+    sink = make_sink(own_server.url, max_content_chars=200_000)
+    logger.add(sink, format="{message}")
+    logger.info("x" * 100_000)
+    assert sink.stats().durability == "degraded"
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 1)
