@@ -271,6 +271,8 @@ class Pipeline:
                     "stopped", f"stopped with {left} records that found no place; they are in memory only"
                 )
             self.state = PipelineState.CLOSED if final else PipelineState.IDLE
+            if ended:
+                self._courier.markers.is_due()  # looks at what callers have counted last, and tells of it
             self._hooks.rest()
         finally:
             self._starting.release()

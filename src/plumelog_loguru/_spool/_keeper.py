@@ -410,7 +410,18 @@ class SpoolKeeper:
         self.degraded = False
         for sentence in (*directory.notes(), *part.notes()):
             self._report("spool-found", sentence)
+        self._tell_of_room(directory)
         self._tell_of_others(directory)
+
+    def _tell_of_room(self, directory: SpoolDirectory) -> None:
+        """A disk with less free space than has to be left takes nothing: better known before an outage."""
+        free, least = directory.free_bytes(), self._options.min_free_bytes
+        if free < least:
+            self._report(
+                "spool-room",
+                f"nothing can be spooled in {directory.path}: {free} bytes are free, and spool_min_free_bytes "
+                f"leaves {least} free; make room, or lower PLUMELOG_SPOOL_MIN_FREE_BYTES",
+            )
 
     def _tell_of_others(self, directory: SpoolDirectory) -> None:
         """Records that wait for another server or list are left alone, and spoken of."""
