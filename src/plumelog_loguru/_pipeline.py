@@ -337,6 +337,9 @@ class Pipeline:
         """Let go of the part. What the journal has is on disk, and is its next owner's to deliver."""
         keeper, leftovers = self._keeper, self._courier.leftovers
         if keeper is not None:
+            # Other threads may log all the while: what comes from now on is in memory alone.
+            self._journals.retire()
+            self.handoff.wait_for_callers(_LAST_SECONDS)
             if (part_id := keeper.part_id) is not None and (left := leftovers.leave_in_journal()):
                 self._ledger.spooled(part_id, left)
             keeper.release()

@@ -48,6 +48,8 @@ class _Schedule:
         self._settings_differ = dice.random() < 0.3
         self._most_processes = dice.choice((1, 1, 2, 3))
         self._deaths = dice.random() < 0.5 or stress in ("deaths", "poison")
+        # Nobody can tell whether a write was done that failed, on a disk that cannot be read either.
+        self._failed_writes_are_done = dice.random() < 0.5
         self._disk_faults = dice.random() < 0.5 or stress == "restarts"
         self._moods = dice.sample(list(MOODS), dice.randint(1, 3))
         self._odds: dict[Callable[[], None], float] = {
@@ -165,10 +167,12 @@ class _Schedule:
         disk.heal()
         if dice.random() < 0.7:
             disk.write_fails = dice.choice((0.1, 0.5, 1.0))
-            disk.done_though_failed = dice.choice((0.0, 0.5))
-            disk.read_fails = 0.0 if disk.done_though_failed else dice.choice((0.0, 0.3))
+            if self._failed_writes_are_done:
+                disk.done_though_failed = 0.5
+            else:
+                disk.read_fails = dice.choice((0.0, 0.3))
+                disk.opens_databases = dice.random() < 0.8
             disk.opens = dice.random() < 0.8
-            disk.opens_databases = dice.random() < 0.8
             disk.free_bytes = dice.choice((disk.free_bytes, 0))
         self._world.tell(
             f"the disk opens: {disk.opens}; writes fail: {disk.write_fails}, of these are done: "

@@ -320,7 +320,8 @@ def test_only_the_journal_is_deleted(
     logger.info("1")
     (old,) = journals(tmp_path)
     old.unlink()
-    wait_until(lambda: journals(tmp_path))
+    in_use = sink._pipeline._journals
+    wait_until(lambda: in_use.current is not None and in_use.current.is_there())
     logger.info("2")
     assert b'"2"' in journals(tmp_path)[0].read_bytes()
     own_server.start()

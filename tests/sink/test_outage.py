@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import threading
@@ -324,7 +325,8 @@ def test_rows_in_hand_of_a_spool_that_was_deleted_are_counted(
         assert sink.drain(10).spooled == n + 1
     wait_until(lambda: len(reads) >= 2)  # one in hand, one ahead
     time.sleep(0.3)
-    shutil.rmtree(tmp_path / "spool")
+    os.rename(tmp_path / "spool", tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
     logger.info("afterwards")
     sink.drain(10)
     assert sink.stats().dropped["spool_lost"] < 4

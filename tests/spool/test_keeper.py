@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -239,7 +240,8 @@ def test_a_vanished_directory_is_noticed_and_begun_anew(start: Callable[..., Rig
     """What was in it is told lost; what comes after goes to a new part, and later records are kept."""
     rig = start()
     rig.store(b"1", b"2")
-    shutil.rmtree(spool_dir)
+    os.rename(spool_dir, f"{spool_dir}-gone")  # at once: a file may be made in it at this moment
+    shutil.rmtree(f"{spool_dir}-gone")
     rig.store(b"3")
     assert rig.listener.losses == [(2, "spool_lost")]
     assert values_of(rig.rows()) == [b"3"]
@@ -375,7 +377,8 @@ def test_a_spool_that_becomes_usable_begins_with_what_comes_then(
     """A row that was being written when the spool went is in memory again, and not in the next spool."""
     rig = start()
     rig.store(b"lost with the directory")
-    shutil.rmtree(spool_dir)
+    os.rename(spool_dir, f"{spool_dir}-gone")  # at once: a file may be made in it at this moment
+    shutil.rmtree(f"{spool_dir}-gone")
     spool_dir.write_text("a file where the directory should be")
     back = rig.offer(b"1")
     rig.listener.wait_for(lambda: rig.listener.returned)

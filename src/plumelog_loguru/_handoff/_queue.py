@@ -184,6 +184,8 @@ class HandOff:
             raise JournalError("a record is too large for a journal that had to be small")
         give_up_at = time.monotonic() + self._patience_seconds()
         while (item := journal.append(value)) is None:
+            if journal is not self._journals.current:  # it was retired: the end has begun
+                return value
             if self._shift_locked():
                 continue
             if self._gave_up or time.monotonic() >= give_up_at:

@@ -346,6 +346,11 @@ class Journal:
 
     # ---------------------------------------------------------------- the end
 
+    def retire(self) -> None:
+        """Take nothing more in. Whoever is inside `append` at this moment may still come through."""
+        self._closed = True
+        self._stop = 0
+
     def close(self) -> None:
         """Let go of the file, which stays; from now on there is no room."""
         self._closed = True

@@ -19,6 +19,7 @@ class Journals:
 
     def __init__(self) -> None:
         self.current: Journal | None = None
+        self._retired: Journal | None = None  # was the current one until the end began
         self._by_key: dict[int, Journal] = {}
         self._known: set[int] = set()
         self._looked: dict[int, tuple[int, int]] = {}  # tail and head, when `is_stuck` was last asked
@@ -27,6 +28,7 @@ class Journals:
 
     def use(self, journal: Journal | None) -> None:
         """Let this one be current, or none; callers keep out meanwhile. Earlier ones stay until clear."""
+        self._retired = None
         if journal is not None:
             self._by_key[journal.key] = journal
             self._known.add(journal.key)
@@ -110,14 +112,20 @@ class Journals:
         }
         return bool(self._waited)
 
+    def retire(self) -> None:
+        """The end: nothing more goes into the current journal, and what it holds is found with `holds`."""
+        if self.current is not None:
+            self._retired, self.current = self.current, None
+            self._retired.retire()
+
     def holds(self, items: Sequence[bytes]) -> bool:
         """Whether all of these records are in the current journal."""
-        current = self.current
+        current = self.current or self._retired
         return current is not None and all(key_of(item) == current.key for item in items)
 
     def holds_runs(self, runs: Sequence[Run]) -> bool:
         """Whether there are any runs, and all of them are in the current journal."""
-        current = self.current
+        current = self.current or self._retired
         return current is not None and bool(runs) and all(run.key == current.key for run in runs)
 
     def was_fetched(self, item: bytes) -> bool:
@@ -135,7 +143,7 @@ class Journals:
 
     def close(self) -> None:
         """Let go of all files. One that is clear is removed; what another holds is for its next owner."""
-        self.current = None
+        self.current = self._retired = None
         self._known.clear()
         while self._by_key:
             journal = self._by_key.popitem()[1]

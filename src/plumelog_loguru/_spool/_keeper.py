@@ -419,8 +419,8 @@ class SpoolKeeper:
         if free < least:
             self._report(
                 "spool-room",
-                f"nothing can be spooled in {directory.path}: {free} bytes are free, and spool_min_free_bytes "
-                f"leaves {least} free; make room, or lower PLUMELOG_SPOOL_MIN_FREE_BYTES",
+                f"nothing can be spooled in {directory.path}: {free} bytes are free, and spool_min_free_bytes"
+                f" leaves {least} free; make room, or lower PLUMELOG_SPOOL_MIN_FREE_BYTES",
             )
 
     def _tell_of_others(self, directory: SpoolDirectory) -> None:

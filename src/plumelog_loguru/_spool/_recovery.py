@@ -63,6 +63,9 @@ class Recovery:
     def close(self) -> None:
         """Leave the rest to the part's next owner. Never raises."""
         if self._journal is not None:
+            if self._batch is not None and self._in_row:
+                with suppress(JournalError):  # else it is brought in again, and recognised
+                    self._batch.settle()
             self._journal.close()
 
     def is_writing(self, batch_id: BatchId) -> bool:
