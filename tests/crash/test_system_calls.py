@@ -127,4 +127,5 @@ def test_a_process_killed_at_any_system_call_on_the_spool_loses_nothing(
             struck += act(scene, (*begin_again(), *point.options)) != 0
             scene.settle()
         print(f"killed at {struck} of {len(tried)} points, of {len(points)} that there are")
-        assert struck >= max(1, len(tried) // 3)  # a busy machine makes fewer calls than the one that counted
+        # A busy machine makes fewer calls than the one that counted: of a few points, some are not reached.
+        assert struck > (len(tried) / 2 if len(tried) == len(points) else 0)

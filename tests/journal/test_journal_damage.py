@@ -453,3 +453,12 @@ def test_room_for_a_journal_again_after_the_end(make_journal: Callable[..., Jour
         journals.use(journal)
     journals.close()
     assert not clear.path.exists() and look_at(owing.path).records == 1
+
+
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_what_is_no_file_is_no_journal(tmp_path: Path, kind: str) -> None:
+    """A directory or a link that somebody planted goes to quarantine, and holds up no other journal."""
+    path = tmp_path / "journal-1"
+    path.mkdir() if kind == "directory" else path.symlink_to("elsewhere")
+    with pytest.raises(JournalDamaged):
+        DeadJournal.open(path)

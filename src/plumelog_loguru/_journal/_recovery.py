@@ -16,6 +16,7 @@ early, and then the gap at its end is none.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -429,7 +430,9 @@ def _open(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise JournalError(f"the journal {path} cannot be opened ({error.strerror})") from error
+        # A directory or a link in its place is none, today and tomorrow; it must not hold up the others.
+        kind = JournalDamaged if error.errno in (errno.EISDIR, errno.ELOOP) else JournalError
+        raise kind(f"the journal {path} cannot be opened ({error.strerror})") from error
 
 
 def _read(path: Path, descriptor: int) -> tuple[Header, int, bytes]:
