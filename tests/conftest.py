@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     list_what_did_not_run(terminalreporter)
     terminalreporter.write_line(f"rounds: {ROUNDS} of {ALL_ROUNDS}")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_outlives_its_test() -> Iterator[None]:
+    """A thread that still logs would slow, and change, whatever is tested after it: better no more tests."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon and not isinstance(thread, threading._DummyThread):
+            thread.join(10)
+            if thread.is_alive():
+                pytest.exit(f"{thread} outlived its test, which comes last above", returncode=3)
 
 
 @pytest.fixture(scope="session")

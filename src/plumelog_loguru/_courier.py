@@ -45,6 +45,7 @@ _LIVE_BATCHES_BEFORE_A_ROW = 10
 _NO_ROOM_POLL_SECONDS = 0.02
 _LOOK_AGAIN_SECONDS = 0.02
 _FETCH_EVERY_SECONDS = 1.0
+_FETCH_EVERY_SECONDS_IF_NARROW = 0.1  # what stands still may be all that keeps a journal full
 
 
 class Courier:
@@ -75,7 +76,7 @@ class Courier:
         self._report = report
         self._signal = Signal()
         self._busy = False  # an attempt is under way, or its backoff
-        self._fetch_at = 0.0
+        self._fetched_at = -_FETCH_EVERY_SECONDS
         dice, lane = new_dice(), LiveLane(settings.lane_ttl_seconds, clock)
         self.redis = redis = RedisHealth(
             probe_interval_seconds=settings.health_check_interval_seconds,
@@ -329,9 +330,9 @@ class Courier:
     def _fetch_strays(self) -> None:
         """Now and then: fetch from the journal what an interrupted caller did not bring to the queue."""
         now = self._clock.monotonic()
-        if now < self._fetch_at:
+        if now < self._fetched_at + self._fetch_every_seconds():
             return
-        self._fetch_at = now + _FETCH_EVERY_SECONDS
+        self._fetched_at = now
         self._journals.advance()
         if (error := self._handoff.journal_error) is not None:
             self._report("journal", f"{error}; what is in memory does not survive the death of the process")
@@ -344,6 +345,9 @@ class Courier:
                 self._on_the_way.offer(block)
             else:
                 self._on_the_way.take_back(block)
+
+    def _fetch_every_seconds(self) -> float:
+        return _FETCH_EVERY_SECONDS_IF_NARROW if self._journals.half_full else _FETCH_EVERY_SECONDS
 
     # --- waiting
 
@@ -377,8 +381,12 @@ class Courier:
     async def _wait(self, until: float | None) -> None:
         self._signal.clear()
         # Not without a limit: a caller that is interrupted (Ctrl-C) between its record and the wake-up, which
-        # is asked for once, would leave the record and all after it waiting.
-        longest = self._clock.monotonic() + max(1.0, self.settings.batch_interval_seconds)
+        # is asked for once, would leave the record and all after it waiting; where a journal is full, callers
+        # wait themselves, for the room that a look at what stands still may give.
+        seconds = max(1.0, self.settings.batch_interval_seconds)
+        if self._journals.half_full:
+            seconds = self._fetch_every_seconds()
+        longest = self._clock.monotonic() + seconds
         until = longest if until is None else min(until, longest)
         await self._signal.wait(until - self._clock.monotonic())
 

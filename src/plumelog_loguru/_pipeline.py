@@ -345,10 +345,14 @@ class Pipeline:
             keeper.release()
 
     def _spool_without_threads(self, timeout: float) -> None:
-        """Where no thread can be started any more, this one writes to the spool itself."""
+        """Where no thread can be started any more, this one writes to the spool itself.
+
+        What other threads log meanwhile is for the next start, or the next stop: each round costs a journal
+        and a look at all of them, and those who log without a pause would keep it up.
+        """
         deadline = self._clock.monotonic() + timeout
-        before = -1
-        while (left := self._courier.leftovers.records) and left != before:
+        put, before = self.handoff.put_count, -1
+        while (left := self._courier.leftovers.records) > self.handoff.put_count - put and left != before:
             before = left
             told: list[Callable[[], None]] = []
             keeper = self._keeper = self._new_keeper(told.append)

@@ -256,15 +256,17 @@ def test_ending_while_other_threads_overflow_the_queue(
         threads = [threading.Thread(target=load) for _ in range(2)]
         for thread in threads:
             thread.start()
-        time.sleep(0.02 + round_number % 5 * 0.02)  # overflowing, at some moment or other
-        if final:
-            sink.close()
-        else:
-            for _ in range(3):
-                sink.stop()
-        ended.set()
-        for thread in threads:
-            thread.join()
+        try:
+            time.sleep(0.02 + round_number % 5 * 0.02)  # overflowing, at some moment or other
+            if final:
+                sink.close()
+            else:
+                for _ in range(3):
+                    sink.stop()
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
         if not final:
             sink.stop()
         stats = sink.stats()

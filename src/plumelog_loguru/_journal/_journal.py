@@ -4,8 +4,9 @@ Promises:
 
 - A record that ``append`` returned is in the file, whatever becomes of the process.
 - A signal handler, a ``__del__`` or an interrupt in the middle of ``append`` leaves no hole and no half
-  frame: what decides on a place and what writes there is one stretch of byte code that calls nothing and
-  makes no container, and only there does Python run handlers and collect garbage. What came before, it sees.
+  frame: what decides on a place and what writes there is one stretch of byte code that calls nothing, makes
+  no container, and does not branch, and only there does Python (3.10 also at a branch) run handlers and
+  collect garbage. What came before, it sees.
 - The ring frees its room from its tail only. The header is written before that room is given away.
 
 Three kinds of threads meet here without a lock of their own: callers ``append`` (one at a time: they hold a
@@ -47,6 +48,7 @@ from ._format import (
     encode_tail,
 )
 
+_UNMOVED = {0: None}  # to look up how far the head has moved decides without a branch: KeyError, if at all
 _REWIND_BYTES = 64 << 10  # an emptied ring begins anew only behind this much: a new lap is not for nothing
 
 
@@ -151,12 +153,12 @@ class Journal:
         key = self.key
         frame = _new_frame(MAGIC, size, key, position, _crc32(value, position ^ key)) + value
         place = slice(at, at + size)
-        # Three statements without a call: nothing can come between. What came before may have taken this
-        # place.
-        if self._head != position:
+        try:
+            _UNMOVED[self._head - position]
+            self._ring[place] = frame
+            self._head = end
+        except KeyError:  # a handler took the place
             return self.append(value)
-        self._ring[place] = frame
-        self._head = end
         if self._file is not None:
             self._write_through(at, frame, position, end)
         return frame
@@ -182,28 +184,33 @@ class Journal:
         """Let the next frame begin where it fits: here, or in a new lap. False: nowhere."""
         if self._closed:
             return False
-        # No call in here either.
         capacity, head, tail, lap, floor = self.capacity, self._head, self._tail, self._lap, self._floor
-        lap_end = lap + capacity
+        begin, lap_end = head, lap + capacity
         if head == tail and (head - lap > _REWIND_BYTES or head + size > lap_end):
             # Empty: a service in good health touches the first few pages only. The tail follows from here.
             if size > capacity:
                 return False
-            self._head = self._lap = self._floor = lap_end
-            self._shift = lap_end - HEADER_BYTES
-            self._stop = lap_end + capacity
-            return True
-        limit = (tail if tail > floor else floor) + capacity  # noqa: FURB136  # `max` is a call
-        if head + size > lap_end:
-            if lap_end + size > limit:
+            begin = lap = floor = lap_end
+            stop = lap_end + capacity
+        else:
+            limit = max(tail, floor) + capacity
+            if head + size > lap_end:
+                if lap_end + size > limit:
+                    return False
+                begin = lap = lap_end
+                lap_end += capacity
+            elif head + size > limit:
                 return False
-            head, lap, lap_end = lap_end, lap_end, lap_end + capacity
-        elif head + size > limit:
-            return False
-        self._head = head
-        self._lap = lap
-        self._shift = lap - HEADER_BYTES
-        self._stop = lap_end if lap_end < limit else limit  # noqa: FURB136
+            stop = min(lap_end, limit)
+        try:
+            _UNMOVED[self._head - head]
+            self._head = begin
+            self._lap = lap
+            self._floor = floor
+            self._shift = lap - HEADER_BYTES
+            self._stop = stop
+        except KeyError:  # a handler found a place, and used it
+            return self._find_place(size)
         return True
 
     # ---------------------------------------------------------------- any thread, for frames in its hands
