@@ -11,7 +11,7 @@ import pytest
 from lab.servers import HOST, RedisServer
 from plumelog_loguru import PlumelogSettings
 from plumelog_loguru._destination import Destination
-from plumelog_loguru.cli import _main
+from plumelog_loguru.cli import _drain, _status
 from plumelog_loguru.cli._flags import parse, settings_of
 
 from .conftest import KEY, Fill, Replay, Run, Start
@@ -51,7 +51,8 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["stauts"], "drain or status"),
+        (["stauts"], "did you mean status?"),
+        (["everything"], "one of drain, status"),
         (["drain", "status"], "a word too many"),
         (["drain", SECRET], "a word too many"),
         (["--json", "status"], "a word too many"),
@@ -93,7 +94,7 @@ def test_what_nobody_foresaw_is_one_sentence_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(_main, "drain", fail)
+    monkeypatch.setattr(_drain, "drain", fail)
     run = replay("drain")
     assert (run.code, run.out) == (1, "")
     assert run.err == "plumelog-replay: it broke off by RuntimeError; --debug shows where\n"
@@ -107,7 +108,7 @@ def test_an_interrupt_before_the_work_is_one_sentence(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_main, "look", interrupt)
+    monkeypatch.setattr(_status, "look", interrupt)
     run = replay("status")
     assert (run.code, run.err) == (130, "plumelog-replay: interrupted; nothing is lost\n")
 
@@ -136,7 +137,7 @@ def test_progress_is_for_those_who_watch(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("time.monotonic", lambda: now)
     for watched in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda w=watched: w)
-        progress = _main._on_terminal(told.append)
+        progress = _drain._on_terminal(told.append)
         for moment in (0.0, 0.9, 1.0, 1.9, 2.1):
             now = moment
             progress(f"{watched} {moment}")

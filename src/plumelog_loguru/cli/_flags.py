@@ -10,6 +10,7 @@ the commands without a word on what they do, and answer a wrong value with a tra
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 from pydantic import SecretStr
 
 from .._destination import parse_redis_url
-from .._errors import PlumelogError, SettingsError
+from .._errors import SettingsError
 from .._settings import PREFIX, PlumelogSettings
+from ._command import UsageError
+from ._commands import COMMANDS, module_of
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-COMMANDS = ("drain", "status")
+_ALONE = "drain"  # what the program does where no command is named
 _FLAG = re.compile(r"--[a-z][a-z-]*")
-
-
-class UsageError(PlumelogError):
-    """The command line cannot be understood; the message says why, in one sentence."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,20 +36,33 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # nobody else needs it, and it takes its time
+
+        print(f"plumelog-replay {version('plumelog-loguru')}")
+        parser.exit()
+
+
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line.
 
     Returns:
-        ``command``, ``json``, ``debug``; for drain ``limit`` and ``dry_run``; each setting that was given.
+        ``command``, ``json``, ``debug``; the command's own flags; each setting that was given.
 
     Raises:
         UsageError: it cannot be understood.
     """
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
-        words = [COMMANDS[0], *words]
-    elif words[0] not in (*COMMANDS, "-h", "--help"):
-        raise UsageError(f"the command must be {' or '.join(COMMANDS)}, and stand before the flags")
-    arguments, unknown = _parser().parse_known_args(words)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words = [_ALONE, *words]
+    elif words[0] not in COMMANDS and not words[0].startswith("-"):
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        raise UsageError(
+            f"there is no such command; did you mean {near[0]}?"
+            if near
+            else f"the command must be one of {', '.join(COMMANDS)}, and stand before the flags"
+        )
+    arguments, unknown = parser_of(words[0]).parse_known_args(words)
     if unknown:
         raise UsageError(_complaint(arguments.command, unknown))
     empty = next((name for name in _flag_names() if getattr(arguments, name, None) == ""), None)
@@ -77,7 +89,30 @@ def settings_of(arguments: argparse.Namespace) -> PlumelogSettings:
     return PlumelogSettings(**values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the program, with the flags of one command, or of all."""
+    parser = _Parser(
+        prog="plumelog-replay",
+        description="Looks into the spool of a plumelog-loguru sink, and delivers what no application "
+        f"delivers any more. Alone, it is '{_ALONE}'.",
+        epilog="Exit codes: 0 done, nothing left to do; 1 done, but something is left or wrong; "
+        "2 wrong usage or settings, or no spool directory; 130 interrupted, nothing lost.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    common = _common_flags()
+    for name, about in COMMANDS.items():
+        if chosen not in (name, None):
+            commands.add_parser(name, help=about)  # in the list of commands
+            continue
+        command = commands.add_parser(
+            name, parents=[common], help=about, description=about, allow_abbrev=False
+        )
+        module_of(name).add_flags(command)
+    return parser
+
+
+def _common_flags() -> _Parser:
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
     common.add_argument("--debug", action="store_true", help="show a traceback where something fails")
@@ -95,31 +130,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar=_metavar(field),
             help=_default(field),
         )
-
-    parser = _Parser(
-        prog="plumelog-replay",
-        description="Delivers what was spooled and no application delivers any more. Alone, it is 'drain'.",
-        epilog="Exit codes: 0 done, nothing left to do; 1 done, but something is left or wrong; "
-        "2 wrong usage or settings; 130 interrupted, nothing lost.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="|".join(COMMANDS))
-    usage = "%(prog)s [flag ...]"
-    about = "deliver what ended processes left for the configured destination, exactly once"
-    drain = commands.add_parser(
-        "drain", parents=[common], usage=usage, help=about, description=about, allow_abbrev=False
-    )
-    drain.add_argument(
-        "--limit",
-        type=_positive,
-        metavar="N",
-        help="stop once N records are delivered; a batch is never divided",
-    )
-    drain.add_argument("--dry-run", action="store_true", help="only say how many records would be delivered")
-    about = "say what is spooled, by whom, how old, and whether Redis takes records"
-    commands.add_parser(
-        "status", parents=[common], usage=usage, help=about, description=about, allow_abbrev=False
-    )
-    return parser
+    return common
 
 
 def _flag_names() -> list[str]:
@@ -149,12 +160,6 @@ def _default(field: FieldInfo) -> str | None:
     if field.default_factory or field.default is None:
         return None
     return "default " + (str(field.default).lower() if field.annotation is bool else str(field.default))
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError("must be a whole number from 1")
-    return int(text)
 
 
 def _carries_password(url: str) -> bool:

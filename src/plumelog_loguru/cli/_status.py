@@ -7,6 +7,7 @@ sink does, in a lane of its own that is gone after a minute: servers that take n
 from __future__ import annotations
 
 import asyncio
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from .._clock import SYSTEM_CLOCK
 from .._delivery import AsyncRedisClient, Failed, Healthy, Sender, import_redis
 from .._settings import PlumelogSettings
 from .._spool import DeadLetters, PartInfo, SpoolDirectory
+from ._command import DONE, LEFT, Call, show, show_json, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +142,21 @@ def _local(epoch_ms: int) -> str:
         return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):  # whatever stood in a record
         return f"{epoch_ms} ms"
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """None but the common ones."""
+
+
+def run(call: Call) -> int:
+    """Look, and say what there is."""
+    status = look(call.settings, call.directory, tell)
+    if call.arguments.json:
+        show_json(status.to_json())
+    else:
+        for line in status.lines():
+            show(line)
+    faults = list(status.faults())
+    for fault in faults:
+        tell(fault)
+    return LEFT if faults else DONE
