@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from lab.servers import HOST, RedisServer
@@ -21,6 +22,7 @@ from plumelog_loguru._spool import Part
 from plumelog_loguru.cli import main
 
 KEY = "cli_list"
+SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
 
 @dataclass
@@ -142,3 +144,10 @@ def start() -> Iterator[Start]:
 def batch_of(*values: bytes) -> Batch:
     """A batch that was never attempted, in a lane of its own."""
     return Batch(BatchId(new_lane_id(), 1), values)
+
+
+def assert_schema(command: str, facts: object) -> None:
+    """What ``--json`` printed is what its schema in the documentation says."""
+    schema = json.loads((SCHEMAS / f"{command}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(facts, schema, cls=jsonschema.Draft202012Validator)
