@@ -59,7 +59,8 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench
 
-docs:
+docs: $(READY)
+	$(BIN)/python tools/make_reference.py
 	$(PYTHON) tools/check_docs.py
 
 build: $(READY)

@@ -138,58 +138,105 @@ class PlumelogSettings(BaseSettings):
     )
 
     # The names and defaults that users of Plumelog's Python clients know.
-    app_name: str = "default"
-    env: str = "dev"
-    redis_host: Host = "localhost"
-    redis_port: Annotated[int, Field(ge=1, le=65535)] = 6379
-    redis_db: Annotated[int, Field(ge=0, le=MAX_DATABASE)] = 0
-    redis_password: Password = None
-    redis_key: RedisKey = "plume_log_list"
-    batch_size: Count = 100
-    batch_interval_seconds: Seconds = 2.0
-    queue_max_size: Count = 10_000  # records
-    retry_count: CountOrZero = 3  # attempts after the first
-    max_connections: Count = 10
-    temp_buffer_max_size: Count = (
-        1000  # accepted for earlier users; the queue's bounds hold from the first record on
+    app_name: str = Field(default="default", description="name of the application")
+    env: str = Field(default="dev", description="environment it runs in")
+    redis_host: Host = Field(default="localhost", description="host name or address of the server")
+    redis_port: Annotated[int, Field(ge=1, le=65535)] = Field(default=6379, description="its port")
+    redis_db: Annotated[int, Field(ge=0, le=MAX_DATABASE)] = Field(
+        default=0, description="number of its database"
+    )
+    redis_password: Password = Field(default=None, description="its password")
+    redis_key: RedisKey = Field(default="plume_log_list", description="the list that Plumelog reads")
+    batch_size: Count = Field(default=100, description="a batch goes when this many records wait")
+    batch_interval_seconds: Seconds = Field(default=2.0, description="or when they have waited this long")
+    queue_max_size: Count = Field(
+        default=10_000, description="records in memory; above, the oldest go to the spool"
+    )
+    retry_count: CountOrZero = Field(
+        default=3, description="attempts after the first, before a batch is spooled"
+    )
+    max_connections: Count = Field(default=10, description="the most connections")
+    temp_buffer_max_size: Count = Field(
+        default=1000, description="accepted for earlier users, without effect"
     )
 
     # Redis.
-    redis_url: RedisUrl = None  # wins over host, port and db
-    redis_username: UserName = None
-    redis_ssl_ca_file: ReadableFile = None
-    redis_ssl_cert_file: ReadableFile = None
-    redis_ssl_key_file: ReadableFile = None
-    connect_timeout_seconds: Seconds = 5.0
-    socket_timeout_seconds: Seconds = 5.0
-    retry_backoff_base_seconds: Seconds = 0.5
-    retry_backoff_max_seconds: Seconds = 30.0  # never less than the base
-    health_check_interval_seconds: Seconds = 1.0
-    redis_push_side: Literal["left", "right"] = "left"
-    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
-    lane_ttl_seconds: Count = 604_800
+    redis_url: RedisUrl = Field(
+        default=None, description="redis://, rediss:// (TLS) or unix://; wins over host, port and database"
+    )
+    redis_username: UserName = Field(default=None, description="ACL user")
+    redis_ssl_ca_file: ReadableFile = Field(
+        default=None, description="certificates that are trusted, for rediss://"
+    )
+    redis_ssl_cert_file: ReadableFile = Field(
+        default=None, description="certificate of this client, for rediss://"
+    )
+    redis_ssl_key_file: ReadableFile = Field(default=None, description="its key")
+    connect_timeout_seconds: Seconds = Field(default=5.0, description="the longest wait for a connection")
+    socket_timeout_seconds: Seconds = Field(default=5.0, description="the longest wait for an answer")
+    retry_backoff_base_seconds: Seconds = Field(
+        default=0.5, description="the first pause is at most this; exponential, full jitter"
+    )
+    retry_backoff_max_seconds: Seconds = Field(
+        default=30.0, description="the longest pause; never less than the base"
+    )
+    health_check_interval_seconds: Seconds = Field(
+        default=1.0, description="how often Redis is tried while it is away"
+    )
+    redis_push_side: Literal["left", "right"] = Field(
+        default="left", description="left is LPUSH, right is RPUSH"
+    )
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once", description="at_least_once pushes plainly, for servers without scripts"
+    )
+    lane_ttl_seconds: Count = Field(
+        default=604_800, description="how long Redis remembers what it has, after the last push"
+    )
 
     # Records, and the memory that they take.
-    durability: Literal["journal", "memory"] = "journal"  # "memory": kill -9 loses what is in memory
-    queue_max_bytes: QueueBytes = 64 * 2**20
-    journal_max_bytes: JournalBytes = 16 * 2**20
-    max_content_chars: Count = 65_536
-    record_max_bytes: RecordBytes = MAX_RECORD_BYTES
-    server_name: str = Field(default_factory=local_address)
-    extra_fields: ExtraFields = "all"
-    level_map: LevelMap = LEVEL_MAP  # from this Loguru level number on: this name
-    producer_field: str = "producer"  # "" leaves it out
+    durability: Literal["journal", "memory"] = Field(
+        default="journal", description="with journal a record survives kill -9 once its call returned"
+    )
+    queue_max_bytes: QueueBytes = Field(default=64 * 2**20, description="bytes in memory")
+    journal_max_bytes: JournalBytes = Field(
+        default=16 * 2**20, description="bytes of the journal of each sink in each process"
+    )
+    max_content_chars: Count = Field(default=65_536, description="longer content is cut, with a mark")
+    record_max_bytes: RecordBytes = Field(
+        default=MAX_RECORD_BYTES, description="of a larger record the longest values are cut"
+    )
+    server_name: str = Field(
+        default_factory=local_address,
+        description="what stands in serverName; the host's address if it is not set",
+    )
+    extra_fields: ExtraFields = Field(default="all", description="which extras are sent: all, none, or names")
+    level_map: LevelMap = Field(default=LEVEL_MAP, description="from this Loguru level number on, this name")
+    producer_field: str = Field(
+        default="producer", description="the field that says who numbered the record; empty leaves it out"
+    )
 
     # The spool.
-    spool_dir: AbsolutePath = None  # None only where there is no home
-    spool_max_bytes: Bytes = 2**30
-    spool_min_free_bytes: BytesOrZero = 64 * 2**20  # left on the disk for others
-    spool_max_age_seconds: AgeSeconds = 0.0  # of the records in a row; 0 is for ever
-    spool_full_policy: Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"] = "drop_oldest"
-    spool_fsync: bool = False  # true: spooled means on the disk itself, so that a power cut loses nothing
-    block_timeout_seconds: SecondsOrZero = 1.0
-    replay_rate: CountOrZero = 0  # records a second, 0 is no limit
-    close_timeout_seconds: SecondsOrZero = 5.0
+    spool_dir: AbsolutePath = Field(
+        default=None, description="the spool directory; below the user's state directory if it is not set"
+    )
+    spool_max_bytes: Bytes = Field(default=2**30, description="bytes of all files in the spool directory")
+    spool_min_free_bytes: BytesOrZero = Field(
+        default=64 * 2**20, description="free space that is always left on the disk"
+    )
+    spool_max_age_seconds: AgeSeconds = Field(
+        default=0.0, description="batches that were spooled longer ago are dropped; 0 keeps them for ever"
+    )
+    spool_full_policy: Literal["drop_oldest", "drop_newest", "drop_lowest_level", "block"] = Field(
+        default="drop_oldest", description="what goes when the spool is full"
+    )
+    spool_fsync: bool = Field(
+        default=False, description="a batch is spooled only when it is on the disk itself"
+    )
+    block_timeout_seconds: SecondsOrZero = Field(
+        default=1.0, description="the longest wait of a call under the policy block"
+    )
+    replay_rate: CountOrZero = Field(default=0, description="records a second from the spool; 0 is no limit")
+    close_timeout_seconds: SecondsOrZero = Field(default=5.0, description="the longest that closing takes")
 
     def __init__(self, **values: Unpack[SettingsKeywords]) -> None:
         """Read and check the settings.

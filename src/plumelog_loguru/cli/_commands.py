@@ -15,6 +15,7 @@ from ._command import Call
 COMMANDS = {
     "drain": "deliver what ended processes left for the configured destination, exactly once",
     "status": "say what is spooled, by whom, how old, and whether Redis takes records",
+    "completion": "print the script by which bash or zsh completes this program's command line",
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _ALONE = "drain"  # what the program does where no command is named
+_INVALID_CHOICE = re.compile(r"invalid choice: .*\(choose from (.*)\)", re.DOTALL)
 _FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        # A word that stands in the wrong place may be a password.
+        raise UsageError(_INVALID_CHOICE.sub(r"must be one of \1", message))
 
 
 class _Version(argparse.Action):
@@ -100,23 +102,24 @@ def parser_of(chosen: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    common = _common_flags()
     for name, about in COMMANDS.items():
         if chosen not in (name, None):
             commands.add_parser(name, help=about)  # in the list of commands
             continue
         command = commands.add_parser(
-            name, parents=[common], help=about, description=about, allow_abbrev=False
+            name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False
         )
         module_of(name).add_flags(command)
+        usage = command.format_usage().partition(" ")[2]  # without the flags that all commands share
+        command.usage = " ".join(usage.replace("%", "%%").split()) + " [--json] [--debug] [setting ...]"
+        _add_common_flags(command)
     return parser
 
 
-def _common_flags() -> _Parser:
-    common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
-    common.add_argument("--debug", action="store_true", help="show a traceback where something fails")
-    settings = common.add_argument_group(
+def _add_common_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
+    command.add_argument("--debug", action="store_true", help="show a traceback where something fails")
+    settings = command.add_argument_group(
         "settings", f"each is also a variable, {PREFIX}<NAME>; passwords are variables only"
     )
     for name in _flag_names():
@@ -128,9 +131,8 @@ def _common_flags() -> _Parser:
             dest=name,
             default=argparse.SUPPRESS,
             metavar=_metavar(field),
-            help=_default(field),
+            help=_help(field),
         )
-    return common
 
 
 def _flag_names() -> list[str]:
@@ -156,10 +158,16 @@ def _metavar(field: FieldInfo) -> str:
     return "PATH" if Path in kinds else "TEXT"
 
 
-def _default(field: FieldInfo) -> str | None:
+def _help(field: FieldInfo) -> str:
+    about = field.description or ""
     if field.default_factory or field.default is None:
-        return None
-    return "default " + (str(field.default).lower() if field.annotation is bool else str(field.default))
+        return about
+    default = field.default
+    if isinstance(default, Mapping):
+        shown = ",".join(f"{key}:{value}" for key, value in default.items())
+    else:
+        shown = str(default).lower() if field.annotation is bool else str(default)
+    return f"{about} (default {shown})".replace("%", "%%")
 
 
 def _carries_password(url: str) -> bool:
