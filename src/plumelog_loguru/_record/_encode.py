@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-import orjson
-
+from .._json import dumps
 from ._model import STANDARD_KEYS, LogRecord
 from ._text import cut, text_of
 
@@ -26,9 +25,9 @@ def encode(record: LogRecord, max_bytes: int) -> bytes:
             each with a mark that says by how many characters.
     """
     try:
-        line = orjson.dumps(record.to_dict())
+        line = dumps(record.to_dict())
     except Exception:  # a lone surrogate, an integer of more than 64 bits, extras that are no mapping
-        line = orjson.dumps(_written_out(record, max_bytes))
+        line = dumps(_written_out(record, max_bytes))
     if len(line) > max_bytes:
         line = _shortened(_written_out(record, max_bytes), max_bytes)
     # A compact copy: orjson's own result keeps a buffer many times the size of most records, for as long as
@@ -63,7 +62,7 @@ def _shortened(wire: dict[str, object], max_bytes: int) -> bytes:
     extras = [key for key in wire if key not in STANDARD_KEYS]
     all_extras = len(extras)
     while True:
-        line = orjson.dumps({key: _shorter(key, value, limit) for key, value in wire.items()})
+        line = dumps({key: _shorter(key, value, limit) for key, value in wire.items()})
         if len(line) <= max_bytes or limit == 0:
             return line
         if limit > _SHORT:

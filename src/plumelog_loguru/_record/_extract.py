@@ -19,8 +19,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from .._json import encoder
 from ._encode import encode
 from ._model import STANDARD_KEYS, LogRecord
 from ._text import cut, placeholder, text_of
@@ -69,6 +68,7 @@ class FieldExtractor:
                 randomness, for applications seed :mod:`random`.
         """
         self.producer = producer or os.urandom(8).hex()
+        self._dumps = encoder()
         self._seq = count(1)
         self._server_name = settings.server_name
         self._app_name = settings.app_name.replace(",", "_")  # the web page splits its filter at commas
@@ -91,7 +91,7 @@ class FieldExtractor:
             "logType": None,
         }
         try:
-            self._head = orjson.dumps(shared)[:-1] + b","
+            self._head = self._dumps(shared)[:-1] + b","
         except TypeError:
             self._head = b""
         # The second that was formatted last: when it begins, the same in epoch ms, its text. Replaced whole,
@@ -138,7 +138,7 @@ class FieldExtractor:
                     **extras,  # never a standard key: `wire_name` sees to it
                 }
                 wire["seq"] = seq = next(self._seq)
-                line = self._head + orjson.dumps(wire)[1:]
+                line = self._head + self._dumps(wire)[1:]
                 if len(line) <= max_bytes:
                     return line
         except Exception:  # noqa: S110  # the long way finds out which part is bad

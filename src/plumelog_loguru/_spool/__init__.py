@@ -4,6 +4,7 @@
     store          rows in order, in a diskcache directory
     part           the share of the directory that one living process owns, with all that is in it
     directory      all parts, of all processes
+    aside          parts that are imported or purged, whole or not at all
     dead_letters   records that Redis refuses, one file each
     recovery       what an owner had in memory when it died, into the rows of its part
     holder         the parts that are ours
@@ -18,6 +19,8 @@ Everything below the keeper is synchronous and belongs to one thread.
 
 from __future__ import annotations
 
+from ._aside import NewPart as NewPart
+from ._aside import purge as purge
 from ._dead_letters import CorruptLetter as CorruptLetter
 from ._dead_letters import DeadLetter as DeadLetter
 from ._dead_letters import DeadLetters as DeadLetters
@@ -25,6 +28,7 @@ from ._directory import PartInfo as PartInfo
 from ._directory import SpoolDirectory as SpoolDirectory
 from ._failures import SpoolDamaged as SpoolDamaged
 from ._failures import SpoolError as SpoolError
+from ._failures import SpoolFull as SpoolFull
 from ._keeper import KeeperOptions as KeeperOptions
 from ._keeper import SpoolKeeper as SpoolKeeper
 from ._part import Part as Part

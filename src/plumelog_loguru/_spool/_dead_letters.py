@@ -31,11 +31,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import orjson
-
 from .._batch import BatchId
 from .._destination import Destination
 from .._errors import PlumelogError
+from .._json import dumps, loads
 from ._failures import SpoolError
 from ._files import sync_directory
 from ._lock import SAFE_OPEN
@@ -193,7 +192,7 @@ class DeadLetters:
 
 
 def _encoded(letter: DeadLetter) -> bytes:
-    header = orjson.dumps(
+    header = dumps(
         {
             "format": FORMAT,
             "lane": letter.id.lane,
@@ -211,7 +210,7 @@ def _decoded(data: bytes) -> DeadLetter:
         raise CorruptLetter("a dead letter does not have the checksum it was written with")
     line, _, value = data[_PREFIX_BYTES:].partition(b"\n")
     try:
-        header: dict[str, Any] = orjson.loads(line)
+        header: dict[str, Any] = loads(line)
         if header["format"] > FORMAT:
             raise NewerFormat(f"a dead letter has format {header['format']}; this version reads {FORMAT}")
         return DeadLetter(

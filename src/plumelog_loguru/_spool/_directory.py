@@ -3,6 +3,7 @@
     <spool_dir>/
         part-<id>/   of a living process, or left by one that has ended
         new-<id>/    being made at this moment, or left by a maker that died
+        aside-<id>/  being imported or purged at this moment, or left so; what is in it is nobody's
 
 A process that starts takes over a free part of its destination before it makes one, so there are never more
 parts than processes that lived at once. Parts of other destinations are left untouched, and shown.
@@ -34,7 +35,7 @@ from ._part import Part, PartOptions
 from ._part_directory import LOCK, QUARANTINE, SPOOL, clear_leftover, journals_in
 
 _PART = re.compile("part-[0-9a-f]{16}")
-_NEW = re.compile("new-[0-9a-f]{16}")
+_NEW = re.compile("(?:new|aside)-[0-9a-f]{16}")
 
 _RIGHTS_CURE = "run the command as the user whose application writes there"
 
@@ -164,6 +165,22 @@ class SpoolDirectory:
         Raises:
             SpoolError: the directory cannot be read.
         """
+        self.check_readable()
+        looked = [(path, _look_at(path)) for path in self._paths(_PART)]
+        # One that is gone was removed while we looked, and one without a lock and without records is about to
+        # be.
+        return [
+            info
+            for path, info in looked
+            if os.path.lexists(path) and (info.records or info.forbidden or os.path.lexists(path / LOCK))
+        ]
+
+    def check_readable(self) -> None:
+        """Nothing, if the directory is there and can be read.
+
+        Raises:
+            SpoolError: it is not; the message names the cure.
+        """
         try:
             os.listdir(self.path)
         except OSError as error:
@@ -173,14 +190,6 @@ class SpoolDirectory:
             raise SpoolError(
                 f"the spool directory {self.path} cannot be read ({error.strerror}); {cure}"
             ) from error
-        looked = [(path, _look_at(path)) for path in self._paths(_PART)]
-        # One that is gone was removed while we looked, and one without a lock and without records is about to
-        # be.
-        return [
-            info
-            for path, info in looked
-            if os.path.lexists(path) and (info.records or info.forbidden or os.path.lexists(path / LOCK))
-        ]
 
     def elsewhere(self) -> dict[Destination, int]:
         """How many records wait in parts that nobody owns and that are meant for another destination."""

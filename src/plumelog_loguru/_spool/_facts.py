@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import orjson
-
 from .._destination import Destination
 from .._errors import PlumelogError
+from .._json import dumps, loads
 from ._lock import SAFE_OPEN
 
 NAME = "part.json"
@@ -33,7 +32,7 @@ class NewerPart(PlumelogError):
 
 def encode_facts(destination: Destination) -> bytes:
     """What stands in ``part.json``."""
-    line = orjson.dumps({"format": FORMATS[-1], "destination": destination.to_json()})
+    line = dumps({"format": FORMATS[-1], "destination": destination.to_json()})
     return b"%b %08x\n" % (line, crc32(line)) * 2
 
 
@@ -66,7 +65,7 @@ def _facts(data: bytes) -> Any:
     for line in (data[:half], data[half:]):
         text, crc = line[: -_CRC_BYTES - 2], line[-_CRC_BYTES - 1 : -1]
         if crc == b"%08x" % crc32(text):
-            return orjson.loads(text)
-    facts = orjson.loads(data)
+            return loads(text)
+    facts = loads(data)
     # Without a checksum only the format that had none, or one that nobody knows yet.
     return facts if facts["format"] not in FORMATS[1:] else {}

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import orjson
-
+from .._json import dumps, loads
 from ._lock import SAFE_OPEN
 
 _MARK_BYTES = 256
@@ -132,7 +131,7 @@ class Mark:
         try:
             with _opened(self._path, os.O_RDONLY) as fd:
                 checksum, _, text = os.read(fd, _MARK_BYTES).partition(b" ")
-            facts = orjson.loads(text) if checksum == b"%08x" % crc32(text) else None
+            facts = loads(text) if checksum == b"%08x" % crc32(text) else None
         except (OSError, ValueError):
             return {}
         return facts if isinstance(facts, dict) else {}
@@ -143,7 +142,7 @@ class Mark:
         Raises:
             OSError: that is not possible.
         """
-        text = orjson.dumps(facts).ljust(_MARK_BYTES - 10) + b"\n"
+        text = dumps(facts).ljust(_MARK_BYTES - 10) + b"\n"
         with _opened(self._path, os.O_WRONLY | os.O_CREAT) as fd:
             os.write(fd, b"%08x %b" % (crc32(text), text))
 

@@ -34,6 +34,7 @@ from ._part_directory import (
     BALLAST,
     QUARANTINE,
     SPOOL,
+    give_name,
     journals_in,
     make_part,
     new_journal_in,
@@ -464,6 +465,17 @@ class Part:
         if self._is_open:
             self.keep_time(at_once=True)
             self._store.close()
+
+    def publish(self) -> Path:
+        """Make a part, and anybody's, of one that was made under a name by which nobody takes it for one.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        self.close_database()
+        self.path = give_name(self.path, self._lock, fsync=True)
+        self._lock.release()
+        return self.path
 
     def close(self) -> None:
         """Let go of the part; its files stay for the next owner. Never raises, and may be repeated."""

@@ -16,12 +16,15 @@ Promises:
 - A part is made as ``new-<16 hex digits>``, locked, and then renamed: nobody finds one without its lock.
 - Only who holds the lock removes anything, and nothing in which a record may be: no row, no journal, no
   quarantine.
+- What is in ``aside-<16 hex digits>`` is nobody's, records too: it is not yet a part, or no longer one, as an
+  operator wants it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from contextlib import suppress
 from itertools import count
@@ -36,9 +39,11 @@ from ._lock import PartLock
 
 LOCK, SPOOL, SALVAGED, QUARANTINE, JOURNAL = "lock", "spool", "spool-new", "quarantine", "journal"
 BALLAST, AGE, ATTEMPTS = "ballast", "age", "attempts"
+NEW, ASIDE = "new-", "aside-"  # how the names of directories begin that are not yet parts, or no longer
 
 _JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
 _MOST_JOURNALS = 999_999_999
+_ID_DIGITS = 16
 _OUR_NAMES = frozenset((LOCK, FACTS, SPOOL, SALVAGED, QUARANTINE, BALLAST, AGE, ATTEMPTS))
 
 
@@ -48,30 +53,50 @@ def make_part(spool_dir: Path, destination: Destination, *, fsync: bool) -> tupl
     Raises:
         OSError: that is not possible.
     """
+    path, lock = make_unnamed(spool_dir, destination, NEW, fsync=fsync)
+    try:
+        return give_name(path, lock, fsync=fsync), lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+def make_unnamed(
+    spool_dir: Path, destination: Destination, prefix: str, *, fsync: bool
+) -> tuple[Path, PartLock]:
+    """Make the directory of a part under a name by which nobody takes it for one, and hold its lock.
+
+    Raises:
+        OSError: that is not possible.
+    """
     while True:
-        name = os.urandom(8).hex()
+        path = spool_dir / f"{prefix}{os.urandom(8).hex()}"
         try:
-            made = _make(spool_dir / f"new-{name}", destination, fsync=fsync)
+            made = _make(path, destination, fsync=fsync)
         except FileNotFoundError:
             if not spool_dir.is_dir():
                 raise
             continue  # a clean-up took it for the leftover of a dead process
         if made is not None:
-            break
-    path = spool_dir / f"part-{name}"
-    try:
-        os.rename(made.path.parent, path)
-        made.path = path / LOCK
-        if fsync:
-            sync_directory(spool_dir)
-    except BaseException:
-        made.release()
-        raise
-    return path, made
+            return path, made
+
+
+def give_name(path: Path, lock: PartLock, *, fsync: bool) -> Path:
+    """Make a part of what ``make_unnamed`` made.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    named = path.with_name(f"part-{path.name[-_ID_DIGITS:]}")
+    os.rename(path, named)
+    lock.path = named / LOCK
+    if fsync:
+        sync_directory(named.parent)
+    return named
 
 
 def _make(path: Path, destination: Destination, *, fsync: bool) -> PartLock | None:
-    """Make the directory of a part under its temporary name; None: begin again under another."""
+    """Make the directory of a part; None: begin again under another name."""
     os.mkdir(path, 0o700)
     os.chmod(path, 0o700)  # whatever the umask left of it
     lock = PartLock.create(path / LOCK)
@@ -133,15 +158,22 @@ def _journal_number(name: str) -> int:
 
 
 def clear_leftover(path: Path) -> None:
-    """Remove what is left of a part whose maker, or remover, died half-way. Never touches records."""
+    """Remove what is left of a part whose maker, or remover, died half-way.
+
+    Records are touched only in what was aside.
+    """
     with suppress(OSError):
-        if any(name in (SPOOL, SALVAGED, QUARANTINE) or _journal_number(name) for name in os.listdir(path)):
+        if not path.name.startswith(ASIDE) and any(
+            name in (SPOOL, SALVAGED, QUARANTINE) or _journal_number(name) for name in os.listdir(path)
+        ):
             return
     lock = PartLock.take(path / LOCK)
     try:
         with suppress(OSError):
             if lock is None:
                 os.rmdir(path)  # works only if there is not even a lock
+            elif path.name.startswith(ASIDE):
+                remove_with_records(path)
             elif path.name.startswith("new-") or not os.path.lexists(path / FACTS):
                 remove_files(path)
     finally:
@@ -166,6 +198,40 @@ def remove_files(path: Path) -> None:
         remove_store(path / directory)
     for name in (BALLAST, AGE, ATTEMPTS, FACTS):
         (path / name).unlink(missing_ok=True)
+    (path / LOCK).unlink()
+    os.rmdir(path)
+
+
+def give_to_owner(path: Path, spool_dir: Path) -> None:
+    """What root made belongs to whom the spool directory belongs to, or the application could not use it.
+
+    Only for what nobody else could get into: of a file that somebody put there, root would make a present.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    owner = os.stat(spool_dir)
+    for _, folders, files, above in os.fwalk(path, topdown=False):
+        for name in (*folders, *files):
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=above, follow_symlinks=False)
+    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def remove_with_records(path: Path) -> None:
+    """Remove what lies aside, and of which the lock is held; whatever is in it.
+
+    The lock goes last, so that what is left after a crash half-way is found again.
+
+    Raises:
+        OSError: some of it cannot be removed.
+    """
+    for entry in list(os.scandir(path)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        elif entry.name != LOCK:
+            os.unlink(entry.path)
     (path / LOCK).unlink()
     os.rmdir(path)
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from zlib import crc32
 
-import orjson
-
 from .._batch import AttemptedBy, Batch, BatchId
 from .._errors import PlumelogError
+from .._json import dumps, loads
 
 _T = TypeVar("_T")
 
@@ -96,7 +95,7 @@ def encode_row(batch: Batch) -> bytes:
     body = b"\n".join(values)
     if values and body.count(b"\n") != len(values) - 1:
         raise ValueError("a value contains a newline")
-    header = orjson.dumps(
+    header = dumps(
         {
             "format": FORMAT,
             "lane": batch.id.lane,
@@ -114,7 +113,7 @@ def encode_row(batch: Batch) -> bytes:
 
 def level_of(row: bytes) -> str:
     """The highest level in a row that ``encode_row`` has just made."""
-    level: str = orjson.loads(row[_PREFIX_BYTES : row.index(b"\n")])["level"]
+    level: str = loads(row[_PREFIX_BYTES : row.index(b"\n")])["level"]
     return level
 
 
@@ -129,7 +128,7 @@ def decode_row(data: bytes) -> Row:
         raise CorruptRow("a spooled batch does not have the checksum it was written with")
     line, _, body = data[_PREFIX_BYTES:].partition(b"\n")
     try:
-        header: dict[str, Any] = orjson.loads(line)
+        header: dict[str, Any] = loads(line)
         if header["format"] > FORMAT:
             raise NewerFormat(f"a spooled batch has format {header['format']}; this version reads {FORMAT}")
         values = tuple(body.split(b"\n")) if header["count"] else ()

@@ -6,11 +6,10 @@ file or a list that an enemy of the terminal has written to.
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass
-
-import orjson
 
 from .._errors import PlumelogError
 from .._settings import PlumelogSettings
@@ -56,7 +55,7 @@ def show(line: str) -> None:
 
 def show_json(facts: object) -> None:
     """The result as one line of JSON."""
-    print(orjson.dumps(facts, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "backslashreplace"))
+    print(json.dumps(facts))  # any text at all: a path can hold bytes that are none
 
 
 def one_line(text: str) -> str:

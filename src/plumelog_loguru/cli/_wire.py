@@ -1,0 +1,52 @@
+"""Whether a line is a record that a Plumelog server takes.
+
+One wrong record spoils others: the server sends what it fetched together on together. So what did not come
+from a sink of ours is looked at before it is let in.
+"""
+
+from __future__ import annotations
+
+from .._json import loads
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            "appName",
+            "env",
+            "serverName",
+            "logLevel",
+            "className",
+            "method",
+            "threadName",
+            "content",
+            "dateTime",
+        ),
+        str,
+    ),
+    **dict.fromkeys(("dtTime", "seq"), int),
+}
+_NAMES = {str: "a text", int: "a whole number"}
+_MAY_BE_NULL = frozenset(("traceId", "logType"))
+_SPECIAL = ("@", "$")  # the server's parser obeys @type and $ref, and then refuses all it fetched together
+
+
+def fault_of(line: bytes) -> str | None:
+    """What is wrong with a line, as the rest of a sentence about it; None: it is a record."""
+    if b"\r" in line:
+        return "has a carriage return; its lines must end as on Unix"
+    try:
+        record = loads(line)
+    except ValueError:
+        return "is not JSON" if line.strip() else "is empty"
+    if type(record) is not dict:
+        return "is not a JSON object"
+    for key, kind in _TYPES.items():
+        if type(record.get(key)) is not kind:
+            return f"needs {key}, {_NAMES[kind]}"
+    if len(record) > len(_TYPES):
+        for key, value in record.items():
+            if type(value) is not str and key not in _TYPES and not (value is None and key in _MAY_BE_NULL):
+                return "has another field that is not a text" if key not in _MAY_BE_NULL else f"needs {key} as a text or null"
+            if key.startswith(_SPECIAL):
+                return "has a field of which the name begins with @ or $"
+    return None
