@@ -402,12 +402,16 @@ class Courier:
         Returns:
             Whether they are.
         """
-        arriving = self._on_the_way.arrival(watermark, until, hopeless=self._nothing_takes_records)
+        hopeless = self._nothing_takes_records if until is None else self._rest_stays_in_journal
+        arriving = self._on_the_way.arrival(watermark, until, hopeless=hopeless)
         self._look_again()
         return await arriving
 
     def _nothing_takes_records(self) -> bool:
         return self.redis.is_away and not self._keeper.takes_records()
+
+    def _rest_stays_in_journal(self) -> bool:
+        return self.redis.is_away and self._keeper.leaves_in_journal
 
     async def replay_the_rest(self, until: float) -> None:
         """Wait for the spool's rows while Redis takes them without a pause; ``until`` is monotonic seconds.

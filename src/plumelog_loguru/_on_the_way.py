@@ -178,8 +178,8 @@ class OnTheWay:
 
         Args:
             watermark: a count as of `HandOff.put_count`.
-            until: monotonic seconds; None waits until they have, or until it is hopeless.
-            hopeless: whether neither Redis nor the spool takes records.
+            until: monotonic seconds; None sets no limit.
+            hopeless: whether it is of no use to wait any longer.
 
         Returns:
             Whether they have arrived.
@@ -197,14 +197,13 @@ class OnTheWay:
 
     async def _something(self, until: float | None, hopeless: Callable[[], bool]) -> bool:
         """Wait a little for something to change; False when the time is up, or nothing can change."""
-        if until is None:
-            if hopeless():
-                return False
-            wait = _LOOK_AGAIN_SECONDS
-        else:
-            wait = min(_LOOK_AGAIN_SECONDS, until - self._clock.monotonic())
-            if wait <= 0:
-                return False
+        wait = (
+            _LOOK_AGAIN_SECONDS
+            if until is None
+            else min(_LOOK_AGAIN_SECONDS, until - self._clock.monotonic())
+        )
+        if hopeless() or wait <= 0:
+            return False
         self.changed.clear()
         await self.changed.wait(wait)
         return True

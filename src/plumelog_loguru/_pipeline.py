@@ -316,6 +316,7 @@ class Pipeline:
         courier, keeper = self._courier, self._keeper
         assert keeper is not None
         courier.hurry()
+        keeper.stop_dropping()
         await courier.settle(watermark, push_until)
         await courier.replay_the_rest(push_until)
         await courier.mark_the_losses(push_until)
@@ -357,6 +358,7 @@ class Pipeline:
             told: list[Callable[[], None]] = []
             keeper = self._keeper = self._new_keeper(told.append)
             self._ledger.released()
+            keeper.stop_dropping()
             self._courier.leftovers.spool(keeper)
             keeper.close(max(0.0, deadline - self._clock.monotonic()))
             keeper.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -474,3 +475,28 @@ def test_a_record_too_large_for_a_small_journal_is_kept_in_memory(
     assert sink.stats().durability == "degraded"
     own_server.start()
     wait_until(lambda: sink.stats().delivered == 1)
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "drop_lowest_level", "block"])
+def test_an_end_beside_a_full_spool_drops_nothing(
+    own_server: RedisServer, make_sink: MakeSink, tmp_path: Path, policy: str
+) -> None:
+    """What the journal has stays there when the spool is full, as after a kill; the next sink delivers it."""
+    own_server.stop()
+    full = {"spool_min_free_bytes": 1 << 60, "spool_full_policy": policy, "spool_dir": tmp_path / "full"}
+    sink = make_sink(own_server.url, batch_size=1000, batch_interval_seconds=60, **full)
+    handler = logger.add(sink, format="{message}")
+    expected = [str(n) for n in range(200)]
+    for message in expected:
+        logger.info(message)
+    began = time.monotonic()
+    logger.remove(handler)
+    stats = sink.stats()
+    assert (stats.spooled, stats.in_memory, dict(stats.dropped)) == (200, 0, {}), stats
+    sink.close()
+    assert time.monotonic() - began < 4  # no deadline was waited for
+    own_server.start()
+    again = make_sink(own_server.url, spool_dir=tmp_path / "full")
+    logger.add(again, format="{message}")
+    wait_until(lambda: again.stats().delivered >= 200)
+    assert verdict(own_server, expected).exactly_once

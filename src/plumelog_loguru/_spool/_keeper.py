@@ -197,6 +197,11 @@ class SpoolKeeper:
         return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._writer.full
 
     @property
+    def leaves_in_journal(self) -> bool:
+        """Whether what comes next is not written: the end has begun, and the journal has it."""
+        return self._writer.stays
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes offered and not yet written."""
         return self._offered_by_callers + self._offered_by_loop - self._writer.settled_bytes
@@ -272,6 +277,14 @@ class SpoolKeeper:
                 self._post(lambda: give(answer))
 
         self._inbox.put(ask)
+
+    def stop_dropping(self) -> None:
+        """The end begins: what has no room, and is in the journal, stays there from now on."""
+
+        def work() -> None:
+            self._writer.ending = True
+
+        self._inbox.put(work)
 
     def close(self, within_seconds: float) -> None:
         """Write what was offered, at most this long, then let go of the spool. Does not wait."""
@@ -356,7 +369,10 @@ class SpoolKeeper:
             self._recover_next()
             self._expire()
             if self._close_at is not None and (
-                not self._writer.busy or self._holder.own is None or time.monotonic() >= self._close_at
+                not self._writer.busy
+                or self._writer.stays
+                or self._holder.own is None
+                or time.monotonic() >= self._close_at
             ):
                 self._shut()
                 return True

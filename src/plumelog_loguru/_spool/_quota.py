@@ -93,8 +93,12 @@ class Quota:
 
     # ---------------------------------------------------------------- size
 
-    def make_room(self, batch: Batch) -> bool:
+    def make_room(self, batch: Batch, may_drop: bool = True) -> bool:
         """Whether a row of this batch may be written, after the policy has done what it may.
+
+        Args:
+            batch: what is to be written.
+            may_drop: whether rows may go for it.
 
         Raises:
             SpoolError: the disk does not do what was asked; the part that is written to may be broken.
@@ -107,6 +111,8 @@ class Quota:
                 deficit = batch.size_bytes - self._may_grow(parts)
                 if deficit <= 0:
                     return True
+                if not may_drop:
+                    return False
                 victims = self._victims(parts, batch, deficit)
                 for part, key in victims:
                     self._drop(part, key, "spool_full")

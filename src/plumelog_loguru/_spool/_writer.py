@@ -78,7 +78,7 @@ class SpoolWriter:
         self,
         *,
         listener: WriterListener,
-        make_room: Callable[[Batch], bool],
+        make_room: Callable[[Batch, bool], bool],
         refuses: bool,
         post: Callable[[Callable[[], None]], None],
         report: Callable[[str, str], None],
@@ -86,7 +86,10 @@ class SpoolWriter:
         journals: Journals,
         clock: Clock,
     ) -> None:
-        """``make_room`` says whether a batch may be written now; if not, it is refused, or waits."""
+        """``make_room`` says whether a batch may be written, and drops rows for it where it may.
+
+        What it has no room for is refused, or waits.
+        """
         self._listener = listener
         self._make_room = make_room
         self._refuses = refuses
@@ -98,6 +101,8 @@ class SpoolWriter:
         self.settled_bytes = 0  # of all blocks that are done with
         self.failing = False  # the last write failed; it is tried again
         self.full = False  # and waits for room
+        self.ending = False  # nobody waits for room any more
+        self.stays = False  # what comes next stays in the journal: nothing is dropped for it
         self.last_error: str | None = None
         self.retry_at = 0.0  # monotonic seconds
         self._retry_delay = _RETRY_FIRST_SECONDS
@@ -179,13 +184,15 @@ class SpoolWriter:
         # Kept until it is stored: a write that failed may have been done all the same, and is repeated under
         # the same identity, so that it replaces its row.
         row = self._unwritten = self._unwritten or self._cut_row(part)
-        if self._make_room(row.batch):
+        self.stays = self.ending and self._journals.holds_runs(row.runs)
+        if self._make_room(row.batch, not self.stays):
+            self.stays = False
             with self._sqlite_lock:
                 part.append(row.batch)
             self._book(part, row, self._listener.on_stored)
         elif self._is_there(part, row):  # an earlier write was said to have failed, and takes room already
             self._book(part, row, self._listener.on_stored)
-        elif self._refuses:
+        elif self._refuses and not self.stays:
             self._book(part, row, self._listener.on_refused)
         else:
             return False
