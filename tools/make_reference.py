@@ -1,4 +1,4 @@
-"""Write docs/plumelog-replay.md: the reference of the command, from its own parser and the schemas of its JSON.
+"""Write docs/plumelog-replay.md, the reference of the command, from its parser and the schemas of its JSON.
 
     python tools/make_reference.py
 
@@ -21,18 +21,13 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 _BEGINNING = """\
 # plumelog-replay
 
-Made of the command's own help by `tools/make_reference.py`. How to work with it: the [guide](guide.md#plumelog-replay).
+Made of the command's own help by `make docs`. How to work with it: [guide](guide.md#plumelog-replay).
 
 ## Synopsis
 
 ```sh
 plumelog-replay [COMMAND] [word or flag ...]
 ```
-"""
-_ENDING = """
-## Files
-
-What lies in the spool directory is described in the [guide](guide.md#what-is-in-the-directory).
 """
 
 
@@ -46,7 +41,7 @@ def reference() -> str:
     for name, command in commands.choices.items():
         lines += ["", f"## {name}", "", *_command(name, command)]
     lines += ["", "## Settings", "", *_settings(next(iter(commands.choices.values())))]
-    return "\n".join(lines) + "\n" + _ENDING
+    return "\n".join(lines) + "\n"
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> Iterator[str]:

@@ -12,10 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+AT_ONCE = 2  # the tests mostly wait: for servers, clocks and processes that are killed
 
 
 def run(*command: str | Path) -> None:
@@ -68,6 +70,32 @@ def build_wheel(python: Path) -> Path:
     return wheel
 
 
+def prepare(version: str, interpreter: Path, wheel: Path) -> Path:
+    """The Python of an environment in which the wheel is installed."""
+    python = environment(version, interpreter)
+    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]")
+    run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
+    where = answer(python, "-c", "import plumelog_loguru; print(plumelog_loguru.__file__)")
+    if where is None or not Path(where).is_relative_to(ROOT / ".test-venvs"):
+        sys.exit(f"the tests would run against {where}, not against the wheel")
+    return python
+
+
+def test(version: str, python: Path, arguments: list[str]) -> tuple[int, str]:
+    """Run the tests, each line under the name of its Python; gives pytest's exit code and its last line."""
+    last = ""
+    with subprocess.Popen(
+        [python, "-m", "pytest", *arguments],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{version:4}  {line}", end="", flush=True)
+            last = line.strip() or last
+    return process.returncode, last
+
+
 def main(arguments: list[str]) -> None:
     """Test on the Python that runs this, or on every one that is there."""
     every = "--every-python" in arguments
@@ -78,20 +106,16 @@ def main(arguments: list[str]) -> None:
     if not found:
         sys.exit(f"no Python with venv and pip was found among {', '.join(versions)}")
     os.environ.pop("PYTHONPATH", None)  # it could show the sources to the tests
-    wheel = None
-    for version, interpreter in found.items():
-        print(f"\n=== Python {version}: {interpreter}", flush=True)
-        python = environment(version, interpreter)
-        wheel = wheel or build_wheel(python)
-        run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]")
-        run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
-        where = answer(python, "-c", "import plumelog_loguru; print(plumelog_loguru.__file__)")
-        if where is None or not Path(where).is_relative_to(ROOT / ".test-venvs"):
-            sys.exit(f"the tests would run against {where}, not against the wheel")
-        run(python, "-m", "pytest", *arguments)
-    print(
-        f"\ntested on Python {', '.join(found)}" + (f"; not found: {', '.join(missing)}" if missing else "")
-    )
+    wheel = build_wheel(environment(*next(iter(found.items()))))
+    pythons = {version: prepare(version, interpreter, wheel) for version, interpreter in found.items()}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = {version: pool.submit(test, version, python, arguments) for version, python in pythons.items()}
+    ended = {version: one.result() for version, one in runs.items()}
+    print()
+    for version, (_, last) in ended.items():
+        print(f"Python {version}, {found[version]}:\n{last}")
+    print(f"tested on Python {', '.join(found)}" + (f"; not found: {', '.join(missing)}" if missing else ""))
+    sys.exit(max(code for code, _ in ended.values()))
 
 
 if __name__ == "__main__":
