@@ -34,7 +34,7 @@ from ._listener import KeeperListener
 from ._part import Part, PartOptions
 from ._quota import Limits, Quota
 from ._reader import SpooledRow, SpoolReader
-from ._recovery import Recovered
+from ._recoverer import Recoverer
 from ._repair import Repair
 from ._row import RowKey
 from ._writer import Block, SpoolWriter, as_told
@@ -45,7 +45,6 @@ _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while th
 # row needs.
 _PAUSES = ((0.75, 0.05), (0.5, 0.01), (0.25, 0.002))
 _ADOPT_EVERY_SECONDS = 60.0
-_RECOVER_AGAIN_SECONDS = 5.0
 _CHECK_EVERY_SECONDS = 5.0
 _LOOK_AT_AGES_SECONDS = 60.0
 _BALLAST_BYTES = 4 << 20  # what deleting the largest row may need, and more
@@ -105,7 +104,6 @@ class SpoolKeeper:
         self._pending_bytes_max = min(_PENDING_BYTES, options.journal_bytes // 4 or _PENDING_BYTES)
         self._offered_by_callers = 0
         self._offered_by_loop = 0
-        self._recover_at = 0.0
         self._check_at = 0.0
         self._letters = (
             DeadLetters(options.spool_dir, fsync=options.fsync) if options.spool_dir is not None else None
@@ -162,6 +160,15 @@ class SpoolKeeper:
             self._holder,
             self._reader,
             listener=listener,
+            post=post,
+            report=report,
+            sqlite_lock=self.sqlite_lock,
+        )
+        self._recoverer = Recoverer(
+            self._holder,
+            self._reader,
+            listener=listener,
+            tell_broken=self._begin_anew,
             post=post,
             report=report,
             sqlite_lock=self.sqlite_lock,
@@ -366,7 +373,8 @@ class SpoolKeeper:
         while True:
             self._take_in(self._pause())
             self._write_next()
-            self._recover_next()
+            if self._close_at is None:
+                self._recoverer.step()
             self._expire()
             if self._close_at is not None and (
                 not self._writer.busy
@@ -387,10 +395,10 @@ class SpoolKeeper:
             until = min(until, self._writer.retry_at) if self._holder.own is not None else now
         elif self._close_at is not None:
             until = now
-        if self._may_recover():
-            until = min(until, self._recover_at)
         if self._close_at is None:
             until = min(until, self._expire_at, self._check_at)
+            if (due_at := self._recoverer.due_at) is not None:
+                until = min(until, due_at)
         return max(0.0, until - now)
 
     def _take_in(self, seconds: float) -> None:
@@ -503,44 +511,6 @@ class SpoolKeeper:
         elif (part := self._holder.adopt(exclude=self._reader.parts_of_newer)) is not None:
             self._take_charge(part)
             self._reader.let_go_if_done()
-
-    # --- recovering
-
-    def _recover_next(self) -> None:
-        """Take one step with what the journals of the dead hold, and no more: live records come first."""
-        if not self._may_recover() or time.monotonic() < self._recover_at:
-            return
-        recovery = self._holder.recoveries[0]
-        part = recovery.part
-        try:
-            with self.sqlite_lock:
-                found = recovery.step() if recovery else None
-        except (SpoolVanished, SpoolDamaged) as error:
-            self._begin_anew(part, error)
-            return
-        except SpoolError as error:
-            self._report("spool-failing", f"{error}; it is tried again")
-            self._recover_at = time.monotonic() + _RECOVER_AGAIN_SECONDS
-            return
-        if found is not None:
-            self._tell_of_recovered(part, found)
-        if not recovery:
-            self._holder.recoveries.popleft()
-            self._reader.let_go_if_done()
-
-    def _tell_of_recovered(self, part: Part, found: Recovered) -> None:
-        if found.note:
-            self._report("spool-found", found.note)
-        self._holder.measure()
-        self._post(as_told(self._listener.on_recovered, part.id, found.records, found.possibly_doubled))
-        if found.corrupt:
-            self._report(
-                "spool-corrupt", f"{found.corrupt} damaged records of a journal were put into quarantine"
-            )
-            self._post(as_told(self._listener.on_spool_loss, part.id, found.corrupt, "corrupt", 0, 0))
-
-    def _may_recover(self) -> bool:
-        return bool(self._holder.recoveries) and self._holder.own is not None and self._close_at is None
 
     # --- writing
 
