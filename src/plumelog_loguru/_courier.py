@@ -45,6 +45,7 @@ _LIVE_BATCHES_BEFORE_A_ROW = 10
 _NO_ROOM_POLL_SECONDS = 0.02
 _LOOK_AGAIN_SECONDS = 0.02
 _FETCH_EVERY_SECONDS = 1.0
+_STUCK_SECONDS = 1.0  # what the spool cannot write for so long goes to Redis instead
 _FETCH_EVERY_SECONDS_IF_NARROW = 0.1  # what stands still may be all that keeps a journal full
 
 
@@ -77,6 +78,7 @@ class Courier:
         self._signal = Signal()
         self._busy = False  # an attempt is under way, or its backoff
         self._fetched_at = -_FETCH_EVERY_SECONDS
+        self._stuck_since: float | None = None
         dice, lane = new_dice(), LiveLane(settings.lane_ttl_seconds, clock)
         self.redis = redis = RedisHealth(
             probe_interval_seconds=settings.health_check_interval_seconds,
@@ -188,6 +190,7 @@ class Courier:
     async def _step(self) -> None:
         """Look at the state, and do the one thing that comes next."""
         self._fetch_strays()
+        self._fetch_stuck()
         way = self._on_the_way
         if way.head is None:
             way.head = self._take_back() or self._mark_a_loss() or self._cut_if_due()
@@ -348,6 +351,17 @@ class Courier:
 
     def _fetch_every_seconds(self) -> float:
         return _FETCH_EVERY_SECONDS_IF_NARROW if self._journals.half_full else _FETCH_EVERY_SECONDS
+
+    def _fetch_stuck(self) -> None:
+        """Deliver from memory what the spool cannot write, while Redis takes records."""
+        now = self._clock.monotonic()
+        if self.redis.is_away or not self._keeper.stuck:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now  # a disk may say no once
+        elif now >= self._stuck_since + _STUCK_SECONDS:
+            self._stuck_since = None
+            self._keeper.return_stuck()
 
     # --- waiting
 

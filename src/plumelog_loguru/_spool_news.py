@@ -58,6 +58,9 @@ class SpoolNews:
 
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         self._redis.last_error = reason
+        self.on_returned(returned)
+
+    def on_returned(self, returned: list[Block]) -> None:
         for block in returned:
             if block.written < len(block.values):
                 self._on_the_way.take_back(block)

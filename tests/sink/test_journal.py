@@ -500,3 +500,41 @@ def test_an_end_beside_a_full_spool_drops_nothing(
     logger.add(again, format="{message}")
     wait_until(lambda: again.stats().delivered >= 200)
     assert verdict(own_server, expected).exactly_once
+
+
+@pytest.mark.parametrize("durability", ["journal", "memory"])
+def test_what_the_disk_does_not_take_goes_to_redis(
+    own_server: RedisServer, make_sink: MakeSink, broken_disk: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Records that went to the spool in an outage, and cannot be written, are delivered when it is over."""
+    own_server.stop()
+    sink = make_sink(own_server.url, durability=durability)
+    logger.add(sink, format="{message}")
+    for n in range(500):
+        logger.info(str(n))
+    keeper = sink._pipeline._keeper
+    assert keeper is not None
+    wait_until(lambda: keeper.stuck and not sink.stats().queue_depth)
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 500)
+    assert verdict(own_server, [str(n) for n in range(500)]).exactly_once
+    assert (sink.stats().in_memory, sink.stats().spooled) == (0, 0)
+
+
+def test_a_spool_that_waits_for_room_does_not_hold_up_what_redis_would_take(
+    own_server: RedisServer, make_sink: MakeSink
+) -> None:
+    """Under `block` a spool without any room at all gives back what it was offered, once Redis is there."""
+    own_server.stop()
+    sink = make_sink(
+        own_server.url, spool_full_policy="block", spool_min_free_bytes=1 << 60, block_timeout_seconds=0.1
+    )
+    logger.add(sink, format="{message}")
+    for n in range(50):
+        logger.info(str(n))
+    keeper = sink._pipeline._keeper
+    assert keeper is not None
+    wait_until(lambda: keeper.stuck)
+    own_server.start()
+    wait_until(lambda: sink.stats().delivered == 50)
+    assert verdict(own_server, [str(n) for n in range(50)]).exactly_once

@@ -47,6 +47,9 @@ class Listener:
         self.told.append(("opened", adopted))
         self.book(part_id, adopted)
 
+    def on_returned(self, returned: list[Block]) -> None:
+        self.returned += returned
+
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         self.told.append(("unusable", sum(len(block.values) - block.written for block in returned)))
         self.returned += returned

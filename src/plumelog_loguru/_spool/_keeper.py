@@ -204,6 +204,11 @@ class SpoolKeeper:
         return self.state in (KeeperState.OPENING, KeeperState.READY) and not self._writer.full
 
     @property
+    def stuck(self) -> bool:
+        """Whether what was offered cannot be written now; see `return_stuck`."""
+        return self._writer.stuck
+
+    @property
     def leaves_in_journal(self) -> bool:
         """Whether what comes next is not written: the end has begun, and the journal has it."""
         return self._writer.stays
@@ -284,6 +289,15 @@ class SpoolKeeper:
                 self._post(lambda: give(answer))
 
         self._inbox.put(ask)
+
+    def return_stuck(self) -> None:
+        """Give back what was offered and cannot be written now: somebody else takes it."""
+
+        def work() -> None:
+            if self._writer.stuck and (returned := self._writer.give_back(self._holder.own, if_sure=True)):
+                self._post(lambda: self._listener.on_returned(returned))
+
+        self._inbox.put(work)
 
     def stop_dropping(self) -> None:
         """The end begins: what has no room, and is in the journal, stays there from now on."""

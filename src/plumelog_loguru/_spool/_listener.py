@@ -25,6 +25,9 @@ class KeeperListener(WriterListener, Protocol):
         ``records``: more of it, or less, than the part was said to hold.
         """
 
+    def on_returned(self, returned: list[Block]) -> None:
+        """What was offered is not written: all of it that is not on disk."""
+
     def on_spool_unusable(self, reason: str, returned: list[Block]) -> None:
         """There is no spool; these blocks come back to memory."""
 

@@ -114,6 +114,11 @@ class SpoolWriter:
         """Whether anything is to be written."""
         return bool(self._backlog)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what is to be written waits: for room, or for a disk that takes it."""
+        return bool(self._backlog) and (self.full or self.failing)
+
     def take(self, block: Block) -> None:
         """Have the block written behind all others; once, however often it is offered."""
         if not block.taken:
@@ -150,8 +155,8 @@ class SpoolWriter:
         self._retry_delay = _RETRY_FIRST_SECONDS
         self.failing = False
 
-    def give_back(self, part: Part | None) -> list[Block]:
-        """What was offered and is not on disk.
+    def give_back(self, part: Part | None, *, if_sure: bool = False) -> list[Block]:
+        """What was offered and is not on disk; with ``if_sure`` nothing, where that cannot be told.
 
         Records whose write failed are in no row, and so are not bound to its number in the spool's lane:
         delivered under that, they would make Redis take the lane's earlier rows for already applied.
@@ -161,6 +166,8 @@ class SpoolWriter:
             try:
                 found = self._is_there(part, row)
             except (SpoolError, OSError):
+                if if_sure:
+                    return []
                 found = False  # the least bad guess: a failed write is rarely done
             if found:
                 self._book(part, row, self._listener.on_stored)
