@@ -61,6 +61,25 @@ else:
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
+# Logs into the journal, and is killed before anything was ever spooled.
+NEVER_SPOOLED = """
+import os, signal, sys, time
+from loguru import logger
+from plumelog_loguru import DurableRedisSink
+url, spool_dir, size, records = sys.argv[1:]
+logger.remove()
+sink = DurableRedisSink(
+    redis_url=url, spool_dir=spool_dir, spool_min_free_bytes=0, journal_max_bytes=8 << 20,
+    record_max_bytes=1 << 20, batch_size=10_000, batch_interval_seconds=60,
+)
+logger.add(sink, format="{message}")
+while sink._pipeline._keeper.state.value != "ready":
+    time.sleep(0.001)
+for number in range(int(records)):
+    logger.info(f"{number} " + "x" * int(size))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 # Delivers what is there as a sink that starts on the directory.
 SINK = """
 import json, sys, time
@@ -318,3 +337,29 @@ def test_a_store_tells_a_full_disk_from_damage(tmp_path: Path, monkeypatch: pyte
         store.append(b"x" * 100_000, 1)
     assert store.read(key) == b"1"
     store.close()
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("way", ["drain", "sink"])
+@pytest.mark.parametrize(("size", "records"), [(200, 5_000), (60_000, 40)])
+def test_a_journal_beside_a_full_disk_drains(
+    own_server: RedisServer, small_disk: Path, size: int, records: int, way: str
+) -> None:
+    """What was only ever in a journal comes out too, when a full disk takes no row of it."""
+    own_server.stop()
+    spool_dir = small_disk / "spool"
+    killed = run(NEVER_SPOOLED, own_server.url, spool_dir, size, records)
+    assert killed.returncode == -9, killed
+    fill(small_disk)
+    own_server.start()
+    if way == "sink":
+        done = run(SINK, own_server.url, spool_dir)
+        assert done.returncode == 0, done
+    else:
+        done = run(
+            "import sys; from plumelog_loguru.cli import main; sys.exit(main(sys.argv[1:]))",
+            "drain", "--redis-url", own_server.url, "--spool-dir", spool_dir, "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done
+    contents = [content_of(value).split()[0] for value in read_list(own_server)]
+    assert sorted(contents, key=int) == [str(number) for number in range(records)]

@@ -154,13 +154,13 @@ class Part:
             lock.release()
             raise
 
-    def open(self) -> None:
-        """Open the database.
+    def open(self, known_damage: str | None = None) -> None:
+        """Open the database; ``known_damage`` as in :meth:`StoreOpener.open`.
 
         Raises:
             SpoolError: that is not possible now; the part is still owned.
         """
-        self._store = self._open_store()
+        self._store = self._open_store() if known_damage is None else self._opener.open(known_damage)
         if self._options.ballast_bytes:
             share = shutil.disk_usage(self.path).total // _SHARE_OF_THE_DISK
             self._ballast.size_bytes = min(self._options.ballast_bytes, share)
@@ -172,6 +172,8 @@ class Part:
         )
         self._attempts = Attempts(self._mark(ATTEMPTS), self._store.newest)
         self._is_open = True
+        with suppress(OSError):
+            self._ballast.make()  # what only a journal holds when its owner dies needs it, too
         if not self.empty:
             self.keep_time(at_once=True)
 
@@ -277,8 +279,13 @@ class Part:
             self._id_of[key] = batch.id
             if inherited:
                 self._inherited.add(key)
-        self._make_ballast()
-        self._store.put(key, row)
+        if inherited and self.empty:
+            # On a full disk that is all that can be done: one row at a time, in the room that is kept for
+            # its deletion. Otherwise what a journal holds would never come out.
+            self._with_ballast(lambda: self._store.put(key, row))
+        else:
+            self._make_ballast()
+            self._store.put(key, row)
         self.keep_time()
 
     def is_of(self, key: RowKey, batch_id: BatchId) -> bool:
