@@ -400,14 +400,28 @@ def warn_unknown_variables(names: Iterable[str]) -> None:
         names: variables without their prefix, in lower case. Values are not asked for: a mistyped
             ``PLUMELOG_REDIS_PASSWORT`` holds a password.
     """
-    known = [*_all_names(), SWITCH[len(PREFIX) :].lower()]
     for name in names:
-        if name not in known and name not in _warned:
+        if name not in _known_variables() and name not in _warned:
             _warned.add(name)
             variable = PREFIX + name.upper()
-            nearest = _nearest(name, known)
-            cure = f"did you mean {PREFIX}{nearest.upper()}?" if nearest else "no setting has such a name."
+            nearest = nearest_variable(variable)
+            cure = f"did you mean {nearest}?" if nearest else "no setting has such a name."
             say(f"unknown variable {variable}", f"{variable} has no effect; {cure}")
+
+
+def unknown_variables() -> list[str]:
+    """The unknown variables that were met in this process."""
+    return [PREFIX + name.upper() for name in sorted(_warned)]
+
+
+def nearest_variable(variable: str) -> str | None:
+    """The variable that was meant, perhaps, by one that is unknown."""
+    nearest = _nearest(variable[len(PREFIX) :], _known_variables())
+    return None if nearest is None else PREFIX + nearest.upper()
+
+
+def _known_variables() -> list[str]:
+    return [*_all_names(), SWITCH[len(PREFIX) :].lower()]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import drain
 from bench.__main__ import run_variant, table
 from lab.servers import RedisServer
 
@@ -43,3 +44,10 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert "0.70 /  0.70 /  0.70   aim ≤ 1: met" in lines[2]
     assert "0.60 /  0.60 /  0.60   aim ≥ 0.55: met" in lines[-1]
     assert len(lines) == 10
+
+
+def test_a_drain_is_measured_against_bare_pushes(redis_server: RedisServer) -> None:
+    """Both deliver every record, and the ratio is that of their rates."""
+    (found,) = drain.rounds(redis_server, 1, 2500)
+    assert found.process < found.drain
+    assert found.ratio == found.drain / found.bare > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -94,7 +93,7 @@ def test_what_nobody_foresaw_is_one_sentence_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(_drain, "drain", fail)
+    monkeypatch.setattr(_drain, "Drainer", fail)
     run = replay("drain")
     assert (run.code, run.out) == (1, "")
     assert run.err == "plumelog-replay: it broke off by RuntimeError; --debug shows where\n"
@@ -128,21 +127,6 @@ def test_help_is_shown(words: list[str], replay: Replay, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert ended.value.code == 0
     assert ("--spool-dir PATH" if len(words) > 1 else "deliver what ended processes left") in out
-
-
-def test_progress_is_for_those_who_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress is told on a terminal only, and at most once a second."""
-    told: list[str] = []
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    for watched in (False, True):
-        monkeypatch.setattr(sys.stderr, "isatty", lambda w=watched: w)
-        progress = _drain._on_terminal(told.append)
-        for moment in (0.0, 0.9, 1.0, 1.9, 2.1):
-            now = moment
-            progress(f"{watched} {moment}")
-        now = 0.0
-    assert told == ["True 1.0", "True 2.1"]
 
 
 @pytest.mark.parametrize("password", [SECRET, "wrong-" + SECRET])

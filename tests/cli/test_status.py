@@ -10,6 +10,7 @@ import pytest
 
 from lab.servers import RedisServer
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._journal import Journal
 from plumelog_loguru._spool import Part, SpoolDirectory
 
 from .conftest import KEY, Fill, Replay, batch_of
@@ -78,6 +79,21 @@ def test_parts_of_the_living_and_the_dead(
         part.close()
 
 
+def test_what_an_ended_process_had_in_memory_is_in_no_batch(
+    server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
+) -> None:
+    """Records in a dead owner's journal are told apart from those in batches."""
+    part = Part.create(spool_dir, destination)
+    part.close()
+    journal = Journal.create(part.path / "journal-1", 1 << 16)
+    journal.append(b"{}")
+    journal.close()
+    assert "waiting     1 record that ended processes had in memory; 2 bytes" in replay("status").out
+    fill(destination, batches=1, records=1)
+    out = replay("status").out
+    assert "waiting     1 record in 1 batch, 1 record that ended processes had in memory; " in out
+
+
 def test_quarantine_is_counted_and_wrong(
     server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, replay: Replay
 ) -> None:
@@ -88,7 +104,7 @@ def test_quarantine_is_counted_and_wrong(
     (path / "quarantine" / "1.row").touch()
     run = replay("status", "--json")
     assert (run.code, run.json["quarantined"]) == (1, 1)
-    assert "1 files in quarantine" in run.err
+    assert "1 file in quarantine" in run.err
 
 
 def test_a_part_that_cannot_be_read_is_told(

@@ -457,6 +457,41 @@ def test_a_user_who_may_touch_one_list_only_is_healthy_in_plain_mode(server: Red
     assert play(client, lambda client: client.health_check()) == Healthy(0)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_page_is_oldest_first_and_takes_nothing(server: RedisServer, side: str) -> None:
+    """Distances count from the oldest value, whichever end that is; beyond the newest there is nothing."""
+    client = client_for(server, redis_push_side=side)
+    server.cli("LPUSH" if side == "left" else "RPUSH", LIST, *range(10))
+
+    async def scene(client: AsyncRedisClient) -> list[object]:
+        return [await client.page(*where) for where in ((0, 3), (8, 5), (10, 5), (0, 10))]
+
+    first, last, beyond, everything = play(client, scene)
+    assert (first, last, beyond) == ([b"0", b"1", b"2"], [b"8", b"9"], [])
+    assert everything == [b"%d" % n for n in range(10)]
+    assert server.cli("LLEN", LIST) == 10
+
+
+def test_a_rehearsal_tells_what_would_be_refused_and_does_nothing(server: RedisServer) -> None:
+    """A right that is missing is seen, and a push that would be taken is not done."""
+
+    async def scene(client: AsyncRedisClient) -> list[object]:
+        return [await client.would_take(word, LIST, "x") for word in ("LPUSH", "RPUSH", "LPUSH")]
+
+    client = as_user(server, f"~{LIST}", "+lpush", "+multi")
+    taken, refused, again = play(client, scene)
+    assert (taken, again) == (None, None) and failure_of(refused).code == "NOPERM"
+    assert server.cli("EXISTS", LIST) == 0
+
+
+def test_without_transactions_nothing_is_rehearsed(server: RedisServer) -> None:
+    """Outside of a transaction the request would be done: it is not sent."""
+    client = as_user(server, f"~{LIST}", "+lpush", "-multi")
+    outcome = play(client, lambda client: client.would_take("LPUSH", LIST, "x"))
+    assert failure_of(outcome).code == "NoTransactions"
+    assert server.cli("EXISTS", LIST) == 0
+
+
 def test_a_value_beyond_the_servers_limit_is_refused(spoilt_server: RedisServer) -> None:
     """Refused, not transient: this batch will never do, and the next one goes on a new connection."""
     spoilt_server.cli("CONFIG", "SET", "proto-max-bulk-len", 1024 * 1024)

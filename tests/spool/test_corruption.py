@@ -34,7 +34,7 @@ from .rig import Rig
 
 Start = Callable[..., Rig]
 LANE = "0123456789abcdef" * 2
-WAL = DATABASE + "-wal"
+WAL, SHM = DATABASE + "-wal", DATABASE + "-shm"
 SECRET = b"hunter2-Geheimnis"
 
 

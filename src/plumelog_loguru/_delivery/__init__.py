@@ -18,6 +18,7 @@ from ._backoff import full_jitter_delay as full_jitter_delay
 from ._backoff import new_dice as new_dice
 from ._client import AsyncRedisClient as AsyncRedisClient
 from ._connections import import_redis as import_redis
+from ._lane_script import lane_key as lane_key
 from ._live_lane import LaneReading as LaneReading
 from ._live_lane import LiveLane as LiveLane
 from ._outcomes import AlreadyApplied as AlreadyApplied

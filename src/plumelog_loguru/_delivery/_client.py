@@ -75,6 +75,18 @@ class AsyncRedisClient:
         """
         return await self._attempt(self._probe_script() if self.scripted else self._probe_plainly())
 
+    async def page(self, distance: int, count: int) -> list[bytes] | Failed:
+        """Values of the list, oldest first, from a distance to its oldest end on; none is taken out."""
+        return await self._attempt(self._range(distance, count))
+
+    async def ask(self, *words: Word) -> object:
+        """Put a question that changes nothing; the reply as it came, or a `Failed`."""
+        return await self._attempt(self._connections.call(*words))
+
+    async def would_take(self, *words: Word) -> Failed | None:
+        """Ask whether a command would be taken, without its being done; None: it would."""
+        return await self._attempt(self._connections.rehearse(*words))
+
     async def close(self) -> None:
         """Close all connections; calls under way close theirs as they end."""
         await self._connections.close()
@@ -106,6 +118,16 @@ class AsyncRedisClient:
             "LPUSH" if self._push_left else "RPUSH", self._list_key, *values
         )
         return Applied(last_found=0, list_length=_integer(length))
+
+    async def _range(self, distance: int, count: int) -> list[bytes]:
+        first, last = distance, distance + count - 1
+        if self._push_left:
+            first, last = -1 - last, -1 - first
+        reply = await self._connections.call("LRANGE", self._list_key, first, last)
+        if not isinstance(reply, list):
+            raise ValueError(f"values of a list were expected, not {type(reply).__name__}")
+        values = [value for value in reply if isinstance(value, bytes)]
+        return values[::-1] if self._push_left else values
 
     async def _probe_script(self) -> Healthy:
         return Healthy(parse_probe(await self._script(self._probe_key, Mode.PROBE, 0, _PROBE_TTL_MS)))

@@ -25,6 +25,10 @@ class NotSent(Exception):
     """No byte of the request has left; `__cause__` says why."""
 
 
+class NoTransactions(Exception):
+    """The server begins no transaction for this user; `__cause__` says why."""
+
+
 class _Connection(Protocol):
     """The part of redis-py's connection that is used."""
 
@@ -122,6 +126,32 @@ class Connections:
                 raise
             finally:
                 await (self._put if reusable else _discard)(connection)
+
+    async def rehearse(self, *words: Word) -> None:
+        """Have a request checked, and not done: it is queued in a transaction that is never executed.
+
+        Raises:
+            NotSent: as `call`.
+            NoTransactions: it cannot be tried.
+            Exception: as `call`.
+        """
+        async with self._turns:
+            connection = await self._take()
+            try:
+                # Outside of a transaction the request would be done: it is sent only once this is answered.
+                await connection.send_packed_command(_packed(("MULTI",)), check_health=False)
+                try:
+                    reply = await connection.read_response()
+                except Exception as error:
+                    if not _is_error_reply(error):
+                        raise
+                    raise NoTransactions("the server begins no transaction") from error
+                if reply != b"OK":
+                    raise NoTransactions("the server begins no transaction")
+                await connection.send_packed_command(_packed(words), check_health=False)
+                await connection.read_response()
+            finally:
+                await _discard(connection)  # with which the transaction ends
 
     async def open(self) -> None:
         """Have a connection ready.

@@ -5,12 +5,15 @@
     journal   of a living owner: append, cut, settle
     journals  those that one owner has at the same time
     recovery  what a dead owner left
+    examination  what is wrong in it
 
 It knows nothing of the spool: who recovers a journal says where its batches go.
 """
 
 from __future__ import annotations
 
+from ._examination import JournalFlaw as JournalFlaw
+from ._examination import examine as examine
 from ._format import JournalDamaged as JournalDamaged
 from ._format import JournalError as JournalError
 from ._format import NewerJournal as NewerJournal
@@ -25,3 +28,4 @@ from ._recovery import DeadJournal as DeadJournal
 from ._recovery import JournalFacts as JournalFacts
 from ._recovery import RecoveredBatch as RecoveredBatch
 from ._recovery import look_at as look_at
+from ._recovery import see_into as see_into

@@ -198,9 +198,18 @@ def decode_attempt(key: int, position: int, frame: bytes) -> Attempt | None:
 def decode_settled(key: int, position: int, frame: bytes) -> int:
     """Up to which position a frame is settled; 0: it is not, or nobody can tell."""
     try:
-        area = _unsealed(key, position, frame[SETTLED_OFFSET:VALUE_OFFSET])
+        return decode_settled_strictly(key, position, frame)
     except ValueError:
         return 0
+
+
+def decode_settled_strictly(key: int, position: int, frame: bytes) -> int:
+    """Up to which position a frame is settled; 0: it is not.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    area = _unsealed(key, position, frame[SETTLED_OFFSET:VALUE_OFFSET])
     upto: int = _SETTLED.unpack(area)[0] if area else 0
     return upto
 

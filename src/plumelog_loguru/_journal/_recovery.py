@@ -91,7 +91,7 @@ class JournalFacts:
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """Where a frame stands, or stood."""
 
     position: int
@@ -109,7 +109,7 @@ class _Batch:
 
     id: BatchId
     runs: list[tuple[int, int]] = field(default_factory=list)  # start and end of each
-    frames: list[tuple[int, _Place]] = field(default_factory=list)  # with the place of their run in the batch
+    frames: list[tuple[int, Place]] = field(default_factory=list)  # with the place of their run in the batch
     attempts: list[Attempt] = field(default_factory=list)
     unsettled: bool = False
 
@@ -129,7 +129,7 @@ class DeadJournal:
         self._key, self._capacity, self._lane = header.key, header.capacity, header.recovery_lane
         self._search_bytes = _SEARCHES * self._capacity
         self._batches: dict[BatchId, _Batch] = {}
-        self._fresh: list[tuple[_Place, bool]] = []  # that nobody cut; and whether that is in doubt
+        self._fresh: list[tuple[Place, bool]] = []  # that nobody cut; and whether that is in doubt
         self._next_seq = 1  # in the lane of what recovery cuts
         places = self._find_places()
         self._sort(places)
@@ -143,8 +143,8 @@ class DeadJournal:
             JournalDamaged: nothing in it can be read.
             JournalError: the disk does not let us.
         """
-        with _damage_told(path):
-            return cls(path, _open(path, os.O_RDWR))
+        with damage_told(path):
+            return cls(path, open_journal(path, os.O_RDWR))
 
     @property
     def key(self) -> int:
@@ -165,10 +165,16 @@ class DeadJournal:
             JournalDamaged: it is not what any owner left.
             JournalError: the file cannot be written; call again.
         """
-        with _damage_told(self.path):
+        with damage_told(self.path):
             while self._fresh:
                 self._cut_some()
             return map(self._recovered, list(self._unsettled()))
+
+    def seen(self) -> list[Batch]:
+        """The same without writing: what nobody had cut has the identity that it would be given."""
+        while self._fresh:
+            self._cut_some(written=False)
+        return [self._recovered(batch).batch for batch in self._unsettled()]
 
     def remove(self) -> None:
         """Delete the file. Never raises; what is left of it is settled."""
@@ -193,8 +199,8 @@ class DeadJournal:
 
     # ---------------------------------------------------------------- finding frames
 
-    def _find_places(self) -> list[_Place]:
-        places: list[_Place] = []
+    def _find_places(self) -> list[Place]:
+        places: list[Place] = []
         position = self._tail
         # Frames reach at most one lap further than the room above the tail: a journal that was found empty
         # began anew before its tail could follow.
@@ -258,9 +264,9 @@ class DeadJournal:
         magic, _, key, found, _ = HEAD.unpack_from(self._ring, at)
         return bool(magic == MAGIC and key == self._key and found == position)
 
-    def _wrecks(self, position: int, end: int, *, certain: bool) -> list[_Place]:
+    def _wrecks(self, position: int, end: int, *, certain: bool) -> list[Place]:
         """What stands between two intact frames; or, not certain, where the lap may just have ended."""
-        wrecks: list[_Place] = []
+        wrecks: list[Place] = []
         while position < end:
             size = self._size_at(position % self._capacity)
             fits = VALUE_OFFSET <= size <= end - position
@@ -278,8 +284,8 @@ class DeadJournal:
             position = upto
         return wrecks
 
-    def _place(self, position: int, upto: int, *, intact: bool) -> _Place:
-        place = _Place(position, upto, intact)
+    def _place(self, position: int, upto: int, *, intact: bool) -> Place:
+        place = Place(position, upto, intact)
         at = position % self._capacity
         frame = self._ring[at : at + VALUE_OFFSET]
         if frame[CUT_OFFSET:] == _UNTOUCHED:
@@ -298,9 +304,9 @@ class DeadJournal:
 
     # ---------------------------------------------------------------- sorting them
 
-    def _sort(self, places: list[_Place]) -> None:
+    def _sort(self, places: list[Place]) -> None:
         """Find out what is settled, what belongs together, and what is lost."""
-        run: _Place | None = None  # the last whose first frame had a cut
+        run: Place | None = None  # the last whose first frame had a cut
         settled_upto = doubt_upto = behind = highest = damaged = 0
         for place in places:
             position, cut = place.position, place.cut
@@ -346,7 +352,7 @@ class DeadJournal:
 
     # ---------------------------------------------------------------- giving them out
 
-    def _cut_some(self) -> None:
+    def _cut_some(self, *, written: bool = True) -> None:
         """Cut the oldest frames that nobody has cut, about one batch of bytes, and write that down."""
         batch = _Batch(BatchId(self._lane, self._next_seq), unsettled=True)
         size, index, doubtful = 0, 0, self._fresh[0][1]
@@ -362,7 +368,7 @@ class DeadJournal:
             batch.frames.append((index, place))
         attempt = Attempt(AttemptedBy.NOBODY, 0, doubtful)
         indexes = {place.position: index for index, place in reversed(batch.frames)}
-        for start, upto in batch.runs:
+        for start, upto in batch.runs if written else ():
             cut = encode_cut(self._key, start, Cut(batch.id, upto, indexes[start]))
             self._write(start, CUT_OFFSET, cut + encode_attempt(self._key, start, attempt))
         batch.attempts.append(attempt)
@@ -394,7 +400,7 @@ class DeadJournal:
         for start, upto in batch.runs:
             self._write(start, SETTLED_OFFSET, encode_settled(self._key, start, upto))
 
-    def _value(self, place: _Place) -> bytes:
+    def _value(self, place: Place) -> bytes:
         return self._ring[slice(*self._span(place.position + VALUE_OFFSET, place.upto))]
 
     def _write(self, position: int, offset: int, area: bytes) -> None:
@@ -409,14 +415,28 @@ def look_at(path: Path) -> JournalFacts:
         JournalDamaged: nothing in it can be read.
         JournalError: the disk does not let us.
     """
-    with _damage_told(path):
-        journal = DeadJournal(path, _open(path, os.O_RDONLY))
+    with damage_told(path):
+        journal = DeadJournal(path, open_journal(path, os.O_RDONLY))
         journal.close()
         return journal.facts()
 
 
+def see_into(path: Path) -> tuple[list[Batch], list[CorruptStretch]]:
+    """The batches in a dead owner's journal, and what is damaged in it; changes nothing.
+
+    Raises:
+        NewerJournal: a later version wrote it.
+        JournalDamaged: nothing in it can be read.
+        JournalError: the disk does not let us.
+    """
+    with damage_told(path):
+        journal = DeadJournal(path, open_journal(path, os.O_RDONLY))
+        journal.close()
+        return journal.seen(), journal.corrupt
+
+
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path) -> Iterator[None]:
     """What nobody has thought of, in a file that an enemy may have written, must not stop all behind it."""
     try:
         yield
@@ -426,7 +446,8 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise JournalDamaged(f"the journal {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _open(path: Path, flags: int) -> int:
+def open_journal(path: Path, flags: int) -> int:
+    """A descriptor of the file; a link is refused, and nothing waits."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -443,8 +464,8 @@ def _read(path: Path, descriptor: int) -> tuple[Header, int, bytes]:
             raise JournalDamaged(f"the journal {path} is no regular file")
         if found.st_size > HEADER_BYTES + MOST_CAPACITY:
             raise JournalDamaged(f"the journal {path} is larger than one can be")
-        head = _read_all(descriptor, 0, HEADER_BYTES)
-        ring = _read_all(descriptor, HEADER_BYTES, found.st_size - HEADER_BYTES)
+        head = read_all(descriptor, 0, HEADER_BYTES)
+        ring = read_all(descriptor, HEADER_BYTES, found.st_size - HEADER_BYTES)
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be read ({error.strerror})") from error
     try:
@@ -464,7 +485,8 @@ def _is_empty(data: bytes) -> bool:
     return data.count(0) == len(data)
 
 
-def _read_all(descriptor: int, at: int, size: int) -> bytes:
+def read_all(descriptor: int, at: int, size: int) -> bytes:
+    """This stretch of a file, as far as the file reaches."""
     pieces: list[bytes] = []
     while size > 0 and (piece := os.pread(descriptor, size, at)):
         pieces.append(piece)

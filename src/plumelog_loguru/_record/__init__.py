@@ -10,7 +10,7 @@ cannot be read is replaced by a marked placeholder, that part alone.
 from __future__ import annotations
 
 from ._encode import encode
-from ._extract import FieldExtractor
+from ._extract import FieldExtractor, producer_key
 from ._model import LogRecord
 
-__all__ = ["FieldExtractor", "LogRecord", "encode"]
+__all__ = ["FieldExtractor", "LogRecord", "encode", "producer_key"]

@@ -52,6 +52,12 @@ def wire_name(name: str) -> str:
     return name + "_" if name in STANDARD_KEYS else name
 
 
+def producer_key(settings: PlumelogSettings) -> str:
+    """Under which key of the wire a record says its producer; "" where it does not."""
+    name = settings.producer_field
+    return wire_name(name[:_NAME_MAX_CHARS]) if name else ""
+
+
 class FieldExtractor:
     """Reads log records, and numbers them.
 
@@ -80,8 +86,8 @@ class FieldExtractor:
         self._levels = [settings.level_map[no] for no in (thresholds[0], *thresholds)]
         wanted = settings.extra_fields
         self._wanted = None if wanted == "all" else frozenset(() if wanted == "none" else wanted)
-        name = settings.producer_field
-        self._own_extras = {wire_name(name[:_NAME_MAX_CHARS]): self.producer} if name else {}
+        key = producer_key(settings)
+        self._own_extras = {key: self.producer} if key else {}
         # How every line begins: what is the same in all records. Empty where a name holds a lone surrogate.
         shared = {
             "serverName": self._server_name,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from .._batch import Batch
-from .._destination import Destination
 from ._directory import PartInfo, SpoolDirectory
 from ._facts import read_destination
 from ._failures import SpoolError, SpoolFull
@@ -22,7 +20,6 @@ from ._part_directory import (
     ASIDE,
     LOCK,
     clear_leftover,
-    give_to_owner,
     make_unnamed,
     remove_with_records,
 )
@@ -93,8 +90,6 @@ class NewPart:
             SpoolError: that is not possible; it is still to be discarded.
         """
         try:
-            self._part.close_database()
-            give_to_owner(self._part.path, self._directory.path)
             return self._part.publish().name.removeprefix("part-")
         except OSError as error:
             raise SpoolError(f"nothing can be put into {self._directory.path}: {error}") from error

@@ -16,12 +16,21 @@ from ._row import Row, RowKey
 
 
 @dataclass(frozen=True, slots=True)
-class _Doubt:
+class Doubt:
     """What an earlier owner may have delivered."""
 
     upto: int = 0  # counter of a row
     by: AttemptedBy = AttemptedBy.NOBODY
     at_ms: int = 0
+
+    @classmethod
+    def in_mark(cls, mark: Mark) -> Doubt:
+        """What a mark says; nothing where it cannot be read."""
+        facts = mark.read()
+        try:
+            return cls(int(facts["upto"]), AttemptedBy(facts["attempted_by"]), int(facts["at_ms"]))
+        except (KeyError, ValueError, TypeError):
+            return cls()
 
 
 class Attempts:
@@ -53,16 +62,14 @@ class Attempts:
         self._mark.write(upto=key.counter, attempted_by=attempted_by.value, at_ms=at_ms)
 
 
-def _read_doubt(mark: Mark, newest_row: Callable[[], RowKey | None]) -> _Doubt:
-    facts = mark.read()
-    try:
-        doubt = _Doubt(int(facts["upto"]), AttemptedBy(facts["attempted_by"]), int(facts["at_ms"]))
-    except (KeyError, ValueError, TypeError):
-        return _Doubt()
+def _read_doubt(mark: Mark, newest_row: Callable[[], RowKey | None]) -> Doubt:
+    doubt = Doubt.in_mark(mark)
+    if not doubt.upto:
+        return doubt
     newest = newest_row()
     if newest is None:
         mark.remove()  # counters begin anew
-        return _Doubt()
+        return Doubt()
     if newest.counter < doubt.upto:  # the next rows will have counters that the mark speaks of
         doubt = replace(doubt, upto=newest.counter)
         with suppress(OSError):

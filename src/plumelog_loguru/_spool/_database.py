@@ -24,8 +24,9 @@ from ._salvage import is_broken_inside
 
 DATABASE = "cache.db"  # diskcache's name for it
 FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm")
-_JOURNAL = DATABASE + "-journal"  # of SQLite's, while it makes the database; never once there is a log
+SQLITE_JOURNAL = DATABASE + "-journal"  # of SQLite's, while it makes the database; never once there is a log
 _PAGE_BYTES = 4096
+EMPTY_PAGES = 7  # of a database without rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,14 @@ def check_log(path: Path) -> None:
     log = path / f"{DATABASE}-wal"
     if is_broken_inside(log):
         raise SpoolDamaged(f"the log of the spool {path} is damaged")
+    refuse_lone_log(path)
+
+
+def refuse_lone_log(path: Path) -> None:
+    """SQLite deletes the log of a database that is empty, even if it is only asked to read."""
     with suppress(FileNotFoundError):
-        if os.lstat(log).st_size and not os.lstat(path / DATABASE).st_size:
+        # It takes a single byte for none.
+        if os.lstat(path / f"{DATABASE}-wal").st_size and os.lstat(path / DATABASE).st_size <= 1:
             raise SpoolDamaged(f"the database of the spool {path} is gone, and its log is there")
 
 
@@ -97,7 +104,7 @@ def refuse_links(path: Path) -> None:
 
 def refuse_journal(path: Path) -> None:
     """SQLite would play it back, and delete the file that it names."""
-    if os.path.lexists(path / _JOURNAL):
+    if os.path.lexists(path / SQLITE_JOURNAL):
         raise SpoolDamaged(f"the spool {path} holds a journal of SQLite's, which no owner leaves there")
 
 
@@ -108,21 +115,23 @@ def strangers_in(path: Path) -> list[str]:
     """
     refuse_links(path)
     names = sorted(set(os.listdir(path)).difference(FILES))
-    if names == [_JOURNAL] and stat.S_ISREG(os.lstat(path / _JOURNAL).st_mode) and _is_unfinished(path):
-        for name in (DATABASE, _JOURNAL):
+    if names == [SQLITE_JOURNAL] and is_unfinished(path):
+        for name in (DATABASE, SQLITE_JOURNAL):
             (path / name).unlink(missing_ok=True)
         return []
     return names
 
 
-def _is_unfinished(path: Path) -> bool:
-    """Whether a database has neither a log nor room for a row."""
-    if os.path.lexists(path / f"{DATABASE}-wal"):
-        return False
+def is_unfinished(path: Path) -> bool:
+    """Whether a database has a journal, no log and no room for a row: its maker is at it, or died."""
     try:
+        if not stat.S_ISREG(os.lstat(path / SQLITE_JOURNAL).st_mode) or os.path.lexists(
+            path / f"{DATABASE}-wal"
+        ):
+            return False
         return os.lstat(path / DATABASE).st_size <= _PAGE_BYTES
     except FileNotFoundError:
-        return True
+        return os.path.lexists(path / SQLITE_JOURNAL) and not os.path.lexists(path / DATABASE)
 
 
 def check_writable(path: Path, known: Schema) -> None:

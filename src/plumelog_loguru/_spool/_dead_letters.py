@@ -44,9 +44,9 @@ FORMAT = 1
 DIRECTORY = "dead-letters"
 
 _PREFIX_BYTES = len(b"PLD1 01234567 ")
-_NAME = re.compile(r"[0-9a-f]{32}\.letter")
-_LEFT_NAME = re.compile(r"[0-9a-f]{32}\.new")
-_LEFT_AFTER_SECONDS = 3600.0  # nobody takes so long between preparing a letter and naming it
+NAME = re.compile(r"[0-9a-f]{32}\.letter")
+LEFT_NAME = re.compile(r"[0-9a-f]{32}\.new")
+LEFT_AFTER_SECONDS = 3600.0  # nobody takes so long between preparing a letter and naming it
 
 
 class CorruptLetter(PlumelogError):
@@ -130,7 +130,7 @@ class DeadLetters:
         try:
             found = []
             for entry in os.scandir(self.path):
-                if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # somebody removed it just now
                         found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
         except FileNotFoundError:
@@ -138,6 +138,12 @@ class DeadLetters:
         except OSError as error:
             raise SpoolError(f"the dead letters in {self.path} cannot be read: {error}") from error
         return [name for _, name in sorted(found)]
+
+    @staticmethod
+    def name_of(batch_id: BatchId, suffix: str = ".letter") -> str:
+        """The name of the letter for this identity."""
+        # A digest: a lane's name stood in a file, and may be anything.
+        return blake2s(str(batch_id).encode(), digest_size=16).hexdigest() + suffix
 
     def read(self, name: str) -> DeadLetter:
         """Read the letter with this name.
@@ -167,11 +173,10 @@ class DeadLetters:
     # ---------------------------------------------------------------- inside
 
     def _path_of(self, batch_id: BatchId, suffix: str = ".letter") -> Path:
-        # A digest: a lane's name stood in a file, and may be anything.
-        return self.path / (blake2s(str(batch_id).encode(), digest_size=16).hexdigest() + suffix)
+        return self.path / self.name_of(batch_id, suffix)
 
     def _checked(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise SpoolError(f"{name!r} is not the name of a dead letter")
         return self.path / name
 
@@ -183,9 +188,17 @@ class DeadLetters:
                 sync_directory(self.path.parent)
         if not stat.S_ISDIR(os.lstat(self.path).st_mode):
             raise OSError("it is no directory; a symbolic link is refused")
-        before = time.time() - _LEFT_AFTER_SECONDS
+        self.clear_leftovers()
+
+    def clear_leftovers(self) -> None:
+        """Remove what writers left that died before a letter had its name.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        before = time.time() - LEFT_AFTER_SECONDS
         for entry in os.scandir(self.path):
-            if _LEFT_NAME.fullmatch(entry.name):
+            if LEFT_NAME.fullmatch(entry.name):
                 with suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime < before:
                         os.unlink(entry.path)

@@ -4,6 +4,7 @@
         part-<id>/   of a living process, or left by one that has ended
         new-<id>/    being made at this moment, or left by a maker that died
         aside-<id>/  being imported or purged at this moment, or left so; what is in it is nobody's
+        quarantine/  what a repair put aside that lay in no part, as a damaged letter
 
 A process that starts takes over a free part of its destination before it makes one, so there are never more
 parts than processes that lived at once. Parts of other destinations are left untouched, and shown.
@@ -14,10 +15,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,16 +28,16 @@ from .._journal import JournalError, look_at
 from .._mounts import file_system_in, read_mountinfo
 from ._facts import NewerPart, read_destination
 from ._failures import SpoolError
-from ._files import Footprint, footprint_of, sync_directory
+from ._files import Footprint, footprint_of, is_plain_file, sync_directory
 from ._lock import LOCKS, is_held
 from ._look import StoreFacts, look_into
 from ._part import Part, PartOptions
-from ._part_directory import LOCK, QUARANTINE, SPOOL, clear_leftover, journals_in
+from ._part_directory import LOCK, QUARANTINE, clear_leftover, journals_in, store_in
 
-_PART = re.compile("part-[0-9a-f]{16}")
-_NEW = re.compile("(?:new|aside)-[0-9a-f]{16}")
+PART_NAME = re.compile("part-[0-9a-f]{16}")
+UNNAMED = re.compile("(?:new|aside)-[0-9a-f]{16}")
 
-_RIGHTS_CURE = "run the command as the user whose application writes there"
+RIGHTS_CURE = "run the command as the user whose application writes there"
 
 _NETWORK_TYPES = frozenset(
     re.split(" ", "9p afs beegfs ceph cifs coda glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 smb2 smb3 smbfs")
@@ -59,6 +59,7 @@ class PartInfo:
     quarantined: int  # files
     problem: str | None  # why the counts may be wrong or nobody takes it over, in one sentence
     forbidden: bool = False  # another user's, and so nothing can be told
+    journaled: int = 0  # of the records: in a dead owner's journals, and in no batch yet
 
 
 class SpoolDirectory:
@@ -133,22 +134,36 @@ class SpoolDirectory:
     def clear_leftovers(self) -> None:
         """Remove what makers and removers of parts left behind when they died half-way."""
         if self.adopts:
-            for path in self._paths(_NEW):
+            for path in self._paths(UNNAMED):
                 clear_leftover(path)
-            for path in self._paths(_PART):
+            for path in self._paths(PART_NAME):
                 if not os.path.lexists(path / "part.json"):
                     clear_leftover(path)
 
-    def take_free(self, exclude: Collection[str] = (), *, opened: bool = True) -> Part | None:
-        """Take over a free part of this destination, if there is one; ``exclude`` holds ids to leave alone.
+    def take_free(
+        self,
+        exclude: Collection[str] = (),
+        *,
+        opened: bool = True,
+        also: Callable[[Destination], bool] | None = None,
+    ) -> Part | None:
+        """Take over a free part of this destination, if there is one.
 
         Never raises: a part that cannot be opened is noted and left as it is.
+
+        Args:
+            exclude: ids to leave alone.
+            opened: as in :class:`Part`.
+            also: parts of which other destinations are taken as well.
         """
-        for path in self._paths(_PART) if self.adopts else ():
+        for path in self._paths(PART_NAME) if self.adopts else ():
             if path.name.removeprefix("part-") in exclude:
                 continue
             try:
-                part = Part.try_take(path, self.destination, options=self._options, opened=opened)
+                meant_for = self.destination
+                if also is not None and (found := read_destination(path)) is not None and also(found):
+                    meant_for = found
+                part = Part.try_take(path, meant_for, options=self._options, opened=opened)
             except SpoolError as error:
                 self._note(f"what an ended process left cannot be taken over: {error}")
                 continue
@@ -166,7 +181,7 @@ class SpoolDirectory:
             SpoolError: the directory cannot be read.
         """
         self.check_readable()
-        looked = [(path, _look_at(path)) for path in self._paths(_PART)]
+        looked = [(path, _look_at(path)) for path in self._paths(PART_NAME)]
         # One that is gone was removed while we looked, and one without a lock and without records is about to
         # be.
         return [
@@ -186,7 +201,7 @@ class SpoolDirectory:
         except OSError as error:
             cure = "set PLUMELOG_SPOOL_DIR, or PLUMELOG_APP_NAME and PLUMELOG_ENV, as the application does"
             if isinstance(error, PermissionError):
-                cure = _RIGHTS_CURE
+                cure = RIGHTS_CURE
             raise SpoolError(
                 f"the spool directory {self.path} cannot be read ({error.strerror}); {cure}"
             ) from error
@@ -234,23 +249,25 @@ class SpoolDirectory:
 def _look_at(path: Path) -> PartInfo:
     # Asked before and after: what an owner removes while we look must not seem to have been left behind.
     held = is_held(path / LOCK)
-    facts, problem, forbidden = StoreFacts(0, 0, 0), None, False
+    facts, journaled, problem, forbidden = StoreFacts(0, 0, 0), 0, None, False
     try:
         os.listdir(path)
-        if os.path.lexists(path / SPOOL):  # else its maker ended before it had one
-            facts = look_into(path / SPOOL)
+        if store := store_in(path):
+            facts = look_into(store)
     except SpoolError as error:
         problem = str(error)
     except PermissionError as error:
         forbidden = True
-        problem = f"the part {path} cannot be read ({error.strerror}); {_RIGHTS_CURE}"
+        problem = f"the part {path} cannot be read ({error.strerror}); {RIGHTS_CURE}"
     except OSError:
         pass  # gone, or no directory
     dead = not (held or is_held(path / LOCK))
     if dead:
+        in_rows = facts.records
         facts, journal_problem = _with_journals(path, facts)
+        journaled = facts.records - in_rows
         problem = problem or journal_problem
-    if facts.records and not _is_file(path / LOCK):
+    if facts.records and not is_plain_file(path / LOCK):
         problem = problem or (
             f"nobody takes over {path} without the file {LOCK!r} in it: make an empty one once its process "
             "has ended"
@@ -277,6 +294,7 @@ def _look_at(path: Path) -> PartInfo:
         quarantined=quarantined,
         problem=problem,
         forbidden=forbidden,
+        journaled=journaled,
     )
 
 
@@ -298,13 +316,6 @@ def _with_journals(path: Path, facts: StoreFacts) -> tuple[StoreFacts, str | Non
                 last_ms=found.last_ms or facts.last_ms,
             )
     return facts, problem
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return False
 
 
 def network_file_system(path: str, mountinfo: str) -> str | None:

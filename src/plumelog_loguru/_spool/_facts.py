@@ -33,7 +33,7 @@ class NewerPart(PlumelogError):
 def encode_facts(destination: Destination) -> bytes:
     """What stands in ``part.json``."""
     line = dumps({"format": FORMATS[-1], "destination": destination.to_json()})
-    return b"%b %08x\n" % (line, crc32(line)) * 2
+    return _sealed(line) * 2
 
 
 def read_destination(path: Path) -> Destination | None:
@@ -43,13 +43,7 @@ def read_destination(path: Path) -> Destination | None:
         NewerPart: a newer version wrote it.
     """
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            return None
-        with open(os.open(path / NAME, os.O_RDONLY | SAFE_OPEN), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
-            data = file.read(_MAX_BYTES)
-        facts = _facts(data)
+        facts = _facts(_read(path))
         if facts["format"] >= FORMATS.stop:
             raise NewerPart(
                 f"{path} has format {facts['format']}, and this version reads {FORMATS[0]} to {FORMATS[-1]}; "
@@ -58,6 +52,30 @@ def read_destination(path: Path) -> Destination | None:
         return Destination.from_json(facts["destination"]) if facts["format"] in FORMATS else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all of it is as it was written, and not only enough of it to be understood."""
+    try:
+        data = _read(path)
+        one, other = data[: len(data) // 2], data[len(data) // 2 :]
+        text = one[: -_CRC_BYTES - 2]
+        return one == other == _sealed(text) or bool(_facts(data)["format"] == FORMATS[0])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _read(path: Path) -> bytes:
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise NotADirectoryError(path)
+    with open(os.open(path / NAME, os.O_RDONLY | SAFE_OPEN), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise IsADirectoryError(path / NAME)
+        return file.read(_MAX_BYTES)
+
+
+def _sealed(line: bytes) -> bytes:
+    return b"%b %08x\n" % (line, crc32(line))
 
 
 def _facts(data: bytes) -> Any:

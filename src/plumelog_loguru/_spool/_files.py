@@ -165,6 +165,14 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether a file is there, and no link."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def sync_directory(path: Path) -> None:
     """Have the names in a directory survive a power cut.
 

@@ -27,6 +27,10 @@ if sys.platform == "win32":
     def _flock_shared(fd: int) -> bool:
         return False
 
+    def is_used_by_sqlite(path: Path) -> bool:
+        """Whether another process has this database open, as far as that can be told."""
+        return True
+
 else:
     import fcntl
 
@@ -37,6 +41,22 @@ else:
 
     def _flock_shared(fd: int) -> bool:
         return _try(fd, fcntl.LOCK_SH)
+
+    def is_used_by_sqlite(path: Path) -> bool:
+        """Whether another process has this database open, as far as that can be told."""
+        try:
+            fd = os.open(path, os.O_RDWR | SAFE_OPEN)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def _try(fd: int, kind: int) -> bool:
         try:
@@ -126,6 +146,24 @@ def is_held(path: Path) -> bool:
         return not _flock_shared(fd)
     finally:
         os.close(fd)
+
+
+def locks_work(folder: Path) -> bool:
+    """Whether locks tell the held from the free here; tried on a file that is not there before or after.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path = folder / "lock"
+    lock = PartLock.create(path)
+    try:
+        if not LOCKS or lock is None:
+            return False
+        excludes = is_held(path) and PartLock.take(path) is None
+        lock.release()
+        return excludes and not is_held(path)
+    finally:
+        os.unlink(path)
 
 
 def _is_at(path: Path, fd: int) -> bool:

@@ -33,14 +33,18 @@ class StoreOpener:
         self.notes: list[str] = []  # what a person should know, a sentence each
         self.damaged_records = 0  # found in a damaged spool, and lost
 
-    def open(self) -> Store:
+    def open(self, known_damage: str | None = None) -> Store:
         """Open what is there, or make it; what is intact in a damaged one.
+
+        ``known_damage`` tells that SQLite is not to be trusted with what is there, and why.
 
         Raises:
             SpoolError: that is not possible now.
         """
         self._end_salvage()
         self._put_strangers_aside()
+        if known_damage is not None:
+            return self.salvage(known_damage)
         try:
             return self.open_intact()
         except SpoolDamaged as error:

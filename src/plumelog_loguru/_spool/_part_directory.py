@@ -44,7 +44,8 @@ NEW, ASIDE = "new-", "aside-"  # how the names of directories begin that are not
 _JOURNAL_NAME = re.compile(f"{JOURNAL}-([1-9][0-9]{{0,8}})")
 _MOST_JOURNALS = 999_999_999
 _ID_DIGITS = 16
-_OUR_NAMES = frozenset((LOCK, FACTS, SPOOL, SALVAGED, QUARANTINE, BALLAST, AGE, ATTEMPTS))
+_FACTS_NEW = FACTS + ".new"  # what is to take the place of `FACTS`, as long as it is being written
+_OUR_NAMES = frozenset((LOCK, FACTS, _FACTS_NEW, SPOOL, SALVAGED, QUARANTINE, BALLAST, AGE, ATTEMPTS))
 
 
 def make_part(spool_dir: Path, destination: Destination, *, fsync: bool) -> tuple[Path, PartLock]:
@@ -136,6 +137,26 @@ def take_part(path: Path, destination: Destination) -> PartLock | None:
     return None
 
 
+def replace_facts(path: Path, destination: Destination) -> None:
+    """Say anew what a part is, of which the lock is held; it says the one or the other at every moment.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    (path / _FACTS_NEW).unlink(missing_ok=True)
+    write_new(path / _FACTS_NEW, encode_facts(destination), fsync=True)
+    os.replace(path / _FACTS_NEW, path / FACTS)
+    sync_directory(path)
+
+
+def store_in(path: Path) -> Path | None:
+    """Where the rows of a part are; None: it has none yet."""
+    for name in (SPOOL, SALVAGED):
+        if any(os.path.lexists(path / name / file) for file in FILES):
+            return path / name
+    return None
+
+
 def journals_in(path: Path) -> list[Path]:
     """The journals in a part, oldest first."""
     numbered = [(_journal_number(name), path / name) for name in os.listdir(path)]
@@ -196,27 +217,10 @@ def remove_files(path: Path) -> None:
         os.rmdir(path / QUARANTINE)
     for directory in (SALVAGED, SPOOL):
         remove_store(path / directory)
-    for name in (BALLAST, AGE, ATTEMPTS, FACTS):
+    for name in (BALLAST, AGE, ATTEMPTS, _FACTS_NEW, FACTS):
         (path / name).unlink(missing_ok=True)
     (path / LOCK).unlink()
     os.rmdir(path)
-
-
-def give_to_owner(path: Path, spool_dir: Path) -> None:
-    """What root made belongs to whom the spool directory belongs to, or the application could not use it.
-
-    Only for what nobody else could get into: of a file that somebody put there, root would make a present.
-
-    Raises:
-        OSError: that is not possible.
-    """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return
-    owner = os.stat(spool_dir)
-    for _, folders, files, above in os.fwalk(path, topdown=False):
-        for name in (*folders, *files):
-            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=above, follow_symlinks=False)
-    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def remove_with_records(path: Path) -> None:

@@ -10,7 +10,7 @@ magic: a flipped bit must never make a damaged row look like one of a newer vers
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -21,6 +21,8 @@ from .._json import dumps, loads
 _T = TypeVar("_T")
 
 FORMAT = 1
+
+HEAD_BYTES = 4096  # more than a header takes
 
 _PREFIX_BYTES = len(b"PLS1 01234567 ")
 # Inside a JSON string a quote is always escaped, so neither of these can be met in what a record says.
@@ -127,19 +129,37 @@ def decode_row(data: bytes) -> Row:
     if data[:_PREFIX_BYTES] != b"PLS1 %08x " % crc32(memoryview(data)[_PREFIX_BYTES:]):
         raise CorruptRow("a spooled batch does not have the checksum it was written with")
     line, _, body = data[_PREFIX_BYTES:].partition(b"\n")
+    row, count = _read_header(line)
+    values = tuple(body.split(b"\n")) if count else ()
+    if len(values) != count:
+        raise CorruptRow("a spooled batch does not hold as many records as it says")
+    return replace(row, batch=replace(row.batch, values=values))
+
+
+def decode_head(data: bytes) -> Row:
+    """Read a row without its values, of which the beginning will do: :data:`HEAD_BYTES`. Nothing is checked.
+
+    Raises:
+        CorruptRow: it is something else.
+        NewerFormat: it was written by a newer version.
+    """
+    line, end, _ = data[_PREFIX_BYTES:].partition(b"\n")
+    if not data.startswith(b"PLS1 ") or not end:
+        raise CorruptRow("a spooled batch has no header")
+    return _read_header(line)[0]
+
+
+def _read_header(line: bytes) -> tuple[Row, int]:
+    """A row without its values, and how many there are."""
     try:
         header: dict[str, Any] = loads(line)
         if header["format"] > FORMAT:
             raise NewerFormat(f"a spooled batch has format {header['format']}; this version reads {FORMAT}")
-        values = tuple(body.split(b"\n")) if header["count"] else ()
-        if len(values) != header["count"]:
-            raise ValueError("wrong number of records")
         identity = BatchId(_of(str, header["lane"]), _of(int, header["seq"]))
         attempted_by = AttemptedBy(header["attempted_by"])
-        batch = Batch(identity, values, attempted_by, _of(int, header["last_attempt_ms"]))
-        return Row(
-            batch, _of(int, header["first_ms"]), _of(int, header["last_ms"]), _of(str, header["level"])
-        )
+        batch = Batch(identity, (), attempted_by, _of(int, header["last_attempt_ms"]))
+        row = Row(batch, _of(int, header["first_ms"]), _of(int, header["last_ms"]), _of(str, header["level"]))
+        return row, _of(int, header["count"])
     except (ValueError, KeyError, TypeError) as error:  # intact and yet wrong: not written by us
         raise CorruptRow(
             f"a spooled batch has an unreadable header ({type(error).__name__}: {error})"

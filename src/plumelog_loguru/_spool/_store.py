@@ -32,7 +32,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import PlumelogError
-from ._database import Schema, check_log, check_writable, decode_leniently, identity, prepare_files
+from ._database import (
+    EMPTY_PAGES,
+    Schema,
+    check_log,
+    check_writable,
+    decode_leniently,
+    identity,
+    prepare_files,
+)
 from ._failures import (
     TIMEOUT_SECONDS,
     SpoolDamaged,
@@ -48,12 +56,9 @@ if TYPE_CHECKING:
 
 _READ_AHEAD = 100  # keys
 # What nobody comes to by writing rows. There is room behind them: all that an owner adds can be read, too.
-_MOST_COUNTER = 10**15
-_MOST_ROWID = 1 << 62
+MOST_COUNTER = 10**15
+MOST_ROWID = 1 << 62
 _MOST_FOREIGN = 1000  # entries that are not ours, before the whole database is given up
-
-# Pages of a database without rows.
-_EMPTY_PAGES = 7
 
 # Settings live in the database and the next opener's win, so all of them are given at every opening.
 _SETTINGS: dict[str, int | str] = {
@@ -180,7 +185,7 @@ class Store:
             if wrong:
                 raise SpoolDamaged(f"the spool {path} does not keep its settings ({', '.join(wrong)})")
             self._page_bytes = self._pragma("page_size")
-            self.empty_bytes = _EMPTY_PAGES * self._page_bytes
+            self.empty_bytes = EMPTY_PAGES * self._page_bytes
             self._count()
             self._check_numbers()
             if len(self._cache) != self.batches + self.foreign:
@@ -358,10 +363,10 @@ class Store:
         """Two rows with one number would be taken for one another; and there must be room behind the last."""
         last = 0
         for (rowid,) in self._connection.execute("SELECT rowid FROM Cache NOT INDEXED ORDER BY rowid"):
-            if not last < rowid <= _MOST_ROWID:
+            if not last < rowid <= MOST_ROWID:
                 raise SpoolDamaged(f"the rows of the spool {self.path} have numbers that no owner gave them")
             last = rowid
-        if self._newest > _MOST_COUNTER:
+        if self._newest > MOST_COUNTER:
             raise SpoolDamaged(f"the keys of the spool {self.path} are none that an owner gave its rows")
 
     def _keys(self) -> Iterator[RowKey]:

@@ -10,6 +10,7 @@ import json
 import sys
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass
+from datetime import datetime
 
 from .._errors import PlumelogError
 from .._settings import PlumelogSettings
@@ -66,6 +67,14 @@ def one_line(text: str) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: ``1 record``, ``2 batches``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def local_time(epoch_ms: int) -> str:
+    """A moment as a clock on this machine's wall shows it."""
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # whatever stood in a record
+        return f"{epoch_ms} ms"
 
 
 def positive(text: str) -> int:

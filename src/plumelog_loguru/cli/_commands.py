@@ -15,6 +15,16 @@ from ._command import Call
 COMMANDS = {
     "drain": "deliver what ended processes left for the configured destination, exactly once",
     "status": "say what is spooled, by whom, how old, and whether Redis takes records",
+    "list": "show the batches in the spool, a line each",
+    "show": "print the records of a batch as JSON lines, byte for byte",
+    "export": "copy the records in the spool as JSON lines, byte for byte; it keeps them",
+    "dead-letters": "list records that Redis refused; send them once more, export or drop them",
+    "import": "put records from a file into the spool: all of them, or none if one line is no record",
+    "verify": "check every checksum in the spool, and say what is wrong; it changes nothing",
+    "repair": "put right what verify finds in what ended processes left; shows its plan first",
+    "audit": "say what is missing and what is doubled in the list, by producer; it takes nothing out",
+    "doctor": "examine settings, directory and server: a verdict each, and what to do",
+    "purge": "delete what ended processes left, undelivered, and dead letters",
     "completion": "print the script by which bash or zsh completes this program's command line",
 }
 

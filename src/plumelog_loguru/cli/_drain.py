@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
-import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
-from ._command import DONE, INTERRUPTED, LEFT, Call, counted, positive, show, show_json, tell
-from ._drainer import drain
-
-_PROGRESS_SECONDS = 1.0
+from .._clock import SYSTEM_CLOCK
+from .._delivery import import_redis
+from .._spool import PartInfo
+from ._command import DONE, INTERRUPTED, LEFT, Call, UsageError, counted, positive, show, show_json, tell
+from ._drainer import Drainer, Order
+from ._owner import act_as_owner
+from ._progress import shown
+from ._selection import Selection, add_from_flag
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -22,53 +28,123 @@ def add_flags(parser: ArgumentParser) -> None:
         help="stop once N records are delivered; a batch is never divided",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say how many records would be delivered")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="where nothing is left, wait for what other processes leave; an outage of Redis is waited out, "
+        "and SIGTERM ends it within a second, with exit code 0",
+    )
+    add_from_flag(parser, "also deliver what is meant for DEST, or for any other list, to the configured one")
+    parser.epilog = (
+        "It takes only what belongs to no living process, so it may run beside applications and beside "
+        "other drains, and be killed at any moment: what is not deleted is repeated under its identity, and "
+        "Redis takes no batch twice. --rate 0 is as fast as Redis takes it. With --from, what may have "
+        "reached its old list already cannot be recognised in the new one, and counts as possibly doubled. "
+        "Example: plumelog-replay drain --rate 5000 --limit 100000"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain came to, in records unless said otherwise."""
+
+    delivered: int
+    already_applied: int  # batches
+    dead_lettered: int
+    remaining: int  # of the destinations that were asked for, or of one that cannot be told, and nobody's
+    elsewhere: int  # of other destinations, and nobody's
+    seconds: float
+
+    def to_json(self) -> dict[str, int | float]:
+        """What ``--json`` prints."""
+        return {
+            "delivered": self.delivered,
+            "already_applied": self.already_applied,
+            "dead_lettered": self.dead_lettered,
+            "remaining": self.remaining,
+            "elsewhere": self.elsewhere,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def run(call: Call) -> int:
     """Drain, and say what came of it."""
     arguments, directory = call.arguments, call.directory
-    outcome = drain(
-        call.settings,
-        directory,
-        limit=arguments.limit,
-        dry_run=arguments.dry_run,
-        tell=tell,
-        progress=_on_terminal(tell),
+    if arguments.follow and arguments.dry_run:
+        raise UsageError("--follow and --dry-run cannot be had together")
+    if arguments.follow:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))  # until the drain itself heeds it
+    started = SYSTEM_CLOCK.monotonic()
+    order = Order(Selection.of(call), arguments.limit, arguments.follow)
+    parts = directory.survey()
+    if slip := order.selection.complaint(parts):
+        tell(slip)
+    waiting = {part.id: part.records for part in parts if order.is_left(part)}
+    with shown() as progress:
+        drainer = Drainer(call.settings, directory, order, waiting=waiting, tell=tell, progress=progress)
+        if not arguments.dry_run:
+            act_as_owner(directory.path)
+            directory.open()
+            directory.clear_leftovers()
+            import_redis()
+            with suppress(asyncio.CancelledError):  # interrupted twice
+                asyncio.run(drainer.run())
+            drainer.tell_notes()
+            parts = directory.survey()
+    for part in parts:
+        if part.problem is not None and (part.owner == "dead" or part.forbidden):
+            drainer.complain(part.problem)
+    elsewhere = _tell_elsewhere(parts, order)
+    ledger = drainer.ledger
+    outcome = Drained(
+        delivered=ledger.settled.delivered,
+        already_applied=ledger.already_applied,
+        dead_lettered=ledger.settled.dead_lettered,
+        remaining=sum(part.records for part in parts if order.is_left(part)),
+        elsewhere=elsewhere,
+        seconds=SYSTEM_CLOCK.monotonic() - started,
     )
     if arguments.json:
         show_json(outcome.to_json())
     elif arguments.dry_run:
         show(f"{counted(outcome.remaining, 'record')} would be delivered to {directory.destination}")
     else:
-        known = (
-            f"; {outcome.already_applied} of the batches were in Redis already"
-            if outcome.already_applied
-            else ""
-        )
-        living = (
-            f"; {outcome.living} records are with living processes, which deliver them themselves"
-            if outcome.living
-            else ""
-        )
-        show(f"{counted(outcome.delivered, 'record')} delivered in {outcome.seconds:.1f} s{known}{living}")
+        _show(outcome, living=_records_of_the_living(parts, order))
     if outcome.remaining and not arguments.dry_run:
-        tell(f"{outcome.remaining} records remain in {directory.path}")
-    if outcome.interrupted:
+        tell(f"{counted(outcome.remaining, 'record remains', 'records remain')} in {directory.path}")
+    if drainer.signalled is not None:
+        if order.follow and drainer.signalled is signal.SIGTERM:
+            return DONE
         tell("interrupted; nothing is lost")
         return INTERRUPTED
-    return LEFT if outcome.remaining or outcome.wrong else DONE
+    return LEFT if outcome.remaining or drainer.wrong else DONE
 
 
-def _on_terminal(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Tell at most once a second, and only where somebody is watching."""
-    if not sys.stderr.isatty():
-        return lambda _sentence: None
-    last = time.monotonic()
+def _show(outcome: Drained, *, living: int) -> None:
+    known = (
+        f"; {counted(outcome.already_applied, 'batch', 'batches')} of it Redis had already"
+        if outcome.already_applied
+        else ""
+    )
+    records = counted(living, "record is", "records are")
+    others = f"; {records} with living processes, which deliver them themselves" if living else ""
+    show(f"{counted(outcome.delivered, 'record')} delivered in {outcome.seconds:.1f} s{known}{others}")
 
-    def now_and_then(sentence: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_SECONDS:
-            last = time.monotonic()
-            tell(sentence)
 
-    return now_and_then
+def _tell_elsewhere(parts: list[PartInfo], order: Order) -> int:
+    """Tell what is meant for other destinations, and nobody's; how many records that is."""
+    waiting: dict[str, int] = {}
+    for part in parts:
+        if part.owner == "dead" and part.records and not order.is_left(part):
+            waiting[str(part.destination)] = waiting.get(str(part.destination), 0) + part.records
+    for destination, records in waiting.items():
+        tell(
+            f"{counted(records, 'record is', 'records are')} meant for {destination}; drain them with the "
+            f"settings of that destination, or to this one with --from '{destination}'"
+        )
+    return sum(waiting.values())
+
+
+def _records_of_the_living(parts: list[PartInfo], order: Order) -> int:
+    mine = order.selection.configured
+    return sum(part.records for part in parts if part.owner == "live" and part.destination == mine)

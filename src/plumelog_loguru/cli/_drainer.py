@@ -2,13 +2,15 @@
 
 Promises:
 
-- only parts that nobody owns, and that are meant for the configured destination, are touched;
+- only parts that nobody owns, and that are meant for a destination that was asked for, are touched;
 - a part is owned while it is drained: other drains and starting sinks share the work, and never a row;
 - it may be killed at any moment: a row is deleted once Redis has it, and else repeated under its identity;
 - a record that Redis refuses does not hold up the others: it is put into the dead letters, and told;
 - an interrupt lets the batch in flight come to its end, so that nothing is in doubt; a second does not wait.
+  One that follows does not wait longer than half a second: somebody has it ended.
 
-Everything happens in one thread: nobody is kept waiting while a row is read from the disk.
+The thread of the loop speaks to Redis, and keeps the accounts. All parts are opened, read and written in one
+other thread, so that the disk works while Redis does.
 """
 
 from __future__ import annotations
@@ -16,133 +18,56 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from .._batch import AttemptedBy, Batch
 from .._clock import SYSTEM_CLOCK
-from .._delivery import (
-    AsyncRedisClient,
-    Failed,
-    FailureKind,
-    Sender,
-    full_jitter_delay,
-    import_redis,
-    new_dice,
-)
+from .._delivery import AsyncRedisClient, Failed, FailureKind, Sender, full_jitter_delay, new_dice
 from .._dissection import Settled, Suspected
 from .._ledger import Ledger
 from .._replayer import Replayer
 from .._settings import PlumelogSettings
 from .._spool import (
-    CorruptRow,
     DeadLetters,
-    NewerFormat,
     Part,
     PartInfo,
     Recovery,
-    RowKey,
-    SpoolDamaged,
     SpoolDirectory,
     SpooledRow,
     SpoolError,
+    SpoolFull,
+    readdress,
 )
+from ._command import counted
+from ._part_rows import PartRows, Tell
+from ._progress import Progress
+from ._selection import Selection
 
-Tell = Callable[[str], None]
+_T = TypeVar("_T")
 
 _LOOKS = 5
 _LOOK_AGAIN_SECONDS = 0.05
+_FOLLOW_SECONDS = 1.0  # between two looks for what a process that has ended left
+_RETRY_PART_SECONDS = 60.0  # after which a part is tried again that could not be emptied
+_GRACE_SECONDS = 0.5  # for the batch in flight, when one that follows is to end
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """What a drain came to, in records unless said otherwise."""
+class Order:
+    """What is to be drained, and until when."""
 
-    delivered: int
-    already_applied: int  # batches
-    dead_lettered: int
-    remaining: int  # of the configured destination, or of one that cannot be told, and nobody's
-    elsewhere: int  # of other destinations, and nobody's
-    living: int  # of the configured destination, and a living process's
-    seconds: float
-    wrong: bool  # something went wrong, and was told
-    interrupted: bool
+    selection: Selection
+    limit: int | None = None  # stop once this many records are delivered; None: deliver all
+    follow: bool = False  # wait for more where nothing is left
 
-    def to_json(self) -> dict[str, int | float]:
-        """What ``--json`` prints."""
-        return {
-            "delivered": self.delivered,
-            "already_applied": self.already_applied,
-            "dead_lettered": self.dead_lettered,
-            "remaining": self.remaining,
-            "elsewhere": self.elsewhere,
-            "seconds": round(self.seconds, 3),
-        }
-
-
-def drain(
-    settings: PlumelogSettings,
-    directory: SpoolDirectory,
-    *,
-    limit: int | None,
-    dry_run: bool,
-    tell: Tell,
-    progress: Tell,
-) -> Drained:
-    """Deliver the free parts of the configured destination.
-
-    Args:
-        settings: the destination, and how to deliver.
-        directory: the spool directory.
-        limit: stop once this many records are delivered; None: deliver all.
-        dry_run: deliver nothing, and change nothing.
-        tell: told, in a sentence, of each thing that a person should know.
-        progress: told, in a sentence, how far it has come.
-
-    Raises:
-        SpoolError: the directory is missing, or cannot be used.
-    """
-    started = SYSTEM_CLOCK.monotonic()
-    waiting = sum(part.records for part in directory.survey() if _is_left(part, directory))
-    drainer = Drainer(settings, directory, waiting=waiting, limit=limit, tell=tell, progress=progress)
-    if not dry_run:
-        directory.open()
-        directory.clear_leftovers()
-        import_redis()
-        with suppress(asyncio.CancelledError):  # interrupted twice
-            asyncio.run(drainer.run())
-        for note in directory.notes():
-            tell(note)
-    parts = directory.survey()
-    for part in parts:
-        if part.problem is not None and (part.owner == "dead" or part.forbidden):
-            drainer.complain(part.problem)
-    elsewhere = directory.elsewhere()
-    for destination, records in elsewhere.items():
-        tell(
-            f"{records} records are meant for {destination}; drain them with the settings of that destination"
-        )
-    ledger = drainer.ledger
-    return Drained(
-        delivered=ledger.settled.delivered,
-        already_applied=ledger.already_applied,
-        dead_lettered=ledger.settled.dead_lettered,
-        remaining=sum(part.records for part in parts if _is_left(part, directory)),
-        elsewhere=sum(elsewhere.values()),
-        living=sum(
-            part.records
-            for part in parts
-            if part.owner == "live" and part.destination == directory.destination
-        ),
-        seconds=SYSTEM_CLOCK.monotonic() - started,
-        wrong=drainer.wrong,
-        interrupted=drainer.interrupted,
-    )
-
-
-def _is_left(part: PartInfo, directory: SpoolDirectory) -> bool:
-    """Whether what the part holds is ours to deliver."""
-    return part.owner == "dead" and part.destination in (None, directory.destination)
+    def is_left(self, part: PartInfo) -> bool:
+        """Whether what the part holds is to be delivered: nobody's, and for us as far as can be told."""
+        if part.owner != "dead":
+            return False
+        return part.destination in (None, self.selection.configured) or self.selection.includes(part)
 
 
 class Drainer:
@@ -152,37 +77,49 @@ class Drainer:
         self,
         settings: PlumelogSettings,
         directory: SpoolDirectory,
+        order: Order,
         *,
-        waiting: int,
-        limit: int | None,
+        waiting: dict[str, int],
         tell: Tell,
-        progress: Tell,
+        progress: Progress,
     ) -> None:
+        """``waiting`` says how many records each part is known to hold; the progress is reckoned by it."""
         self.ledger = Ledger()
         self.wrong = False
-        self.interrupted = False
+        self.signalled: signal.Signals | None = None
         self._settings = settings
         self._directory = directory
+        self._order = order
         self._waiting = waiting
-        self._limit = limit
         self._tell = tell
         self._progress = progress
         self._dice = new_dice()
         self._letters = DeadLetters(directory.path, fsync=settings.spool_fsync)
         self._reasons: set[str] = set()  # for which records became dead letters
+        self._told: set[str] = set()
         self._failures = 0  # in a row
-        self._tried: set[str] = set()  # ids of parts
+        self._away = False  # Redis, and that was told
+        self._leave_until: dict[str, float] = {}  # by part, monotonic seconds
         self._not_before = 0.0  # monotonic seconds; what the rate allows
 
     def complain(self, sentence: str) -> None:
-        """Tell of something that is wrong."""
+        """Tell of something that is wrong; once, for one that follows meets it again and again."""
         self.wrong = True
-        self._tell(sentence)
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._tell(sentence)
+
+    def tell_notes(self) -> None:
+        """Tell what the directory has found, once."""
+        for note in self._directory.notes():
+            if note not in self._told:
+                self._told.add(note)
+                self._tell(note)
 
     async def run(self) -> None:
         """Deliver until nothing is left, the limit is reached, Redis does not take more, or an interrupt."""
         self._stop = asyncio.Event()
-        self._heed_interrupts()
+        self._heed_signals()
         client = AsyncRedisClient(self._settings)
         sender = Sender(
             client,
@@ -191,72 +128,77 @@ class Drainer:
             report=lambda _kind, sentence: self._tell(sentence),
         )
         try:
-            while not self._stop.is_set() and (part := await self._take()) is not None:
-                try:
-                    await self._drain(part, sender)
-                finally:
-                    part.remove()  # or close it, if anything is left in it
+            with ThreadPoolExecutor(1, "plumelog-disk") as self._disk:
+                while not self._stop.is_set():
+                    part = await self._take()
+                    if part is not None:
+                        await self._drain(part, sender)
+                    elif self._order.follow and self._directory.adopts:
+                        self.tell_notes()
+                        await self._pause(_FOLLOW_SECONDS)
+                    else:
+                        break
         finally:
             await client.close()
         if refused := self.ledger.settled.dead_lettered:
             reasons = "; ".join(sorted(self._reasons))
-            self.complain(f"{refused} records are refused by Redis ({reasons}): see {self._letters.path}")
+            records = counted(refused, "record is", "records are")
+            self.complain(f"{records} refused by Redis ({reasons}): see {self._letters.path}")
         if self.ledger.possibly_doubled:
             self._tell(f"{self.ledger.possibly_doubled} of the records may be in Redis twice")
 
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    # ---------------------------------------------------------------- parts
+
     async def _take(self) -> Part | None:
+        now = SYSTEM_CLOCK.monotonic()
+        self._leave_until = {part_id: until for part_id, until in self._leave_until.items() if until > now}
+        also = self._order.selection.names
         for _ in range(_LOOKS):
-            part = self._directory.take_free(exclude=self._tried)
+            part = await self._on_disk(partial(self._directory.take_free, self._leave_until, also=also))
             if part is not None:
-                self._tried.add(part.id)
-                lost = part.take_damaged_records()
-                self.ledger.adopted(part.id, part.records + lost)
-                if lost:
-                    self.ledger.spool_lost(part.id, lost, "corrupt")
-                for note in part.notes():
-                    self.complain(note)
+                again = now + _RETRY_PART_SECONDS if self._order.follow else float("inf")
+                self._leave_until[part.id] = again
                 return part
-            survey = self._directory.survey()
-            if not any(_is_left(info, self._directory) and info.id not in self._tried for info in survey):
+            if self._order.follow or not await self._on_disk(self._is_any_left):
                 break
             # Somebody who only looked may have held its lock for a moment.
             await self._pause(_LOOK_AGAIN_SECONDS)
         return None
 
-    async def _drain(self, part: Part, sender: Sender) -> None:
-        settings = self._settings
-        rows = _PartRows(part, self._letters, self.ledger, self.complain)
-        replayer = Replayer(
-            rows,
-            sender,
-            ledger=self.ledger,
-            clock=SYSTEM_CLOCK,
-            destination=self._directory.destination,
-            retry_count=settings.retry_count,
-            lane_ttl_seconds=settings.lane_ttl_seconds,
-        )
-        self._recover(part)
-        self._failures = 0
-        while (row := await replayer.fetch()) is not None:
-            await self._pause(self._not_before - SYSTEM_CLOCK.monotonic())
-            if self._stop.is_set():
-                return
-            began = SYSTEM_CLOCK.monotonic()
-            step = await replayer.deliver(row)
-            if isinstance(step, Settled):
-                self._failures = 0
-                self._reasons.update(step.letters)
-                self._note_delivered(row, began)
-            elif isinstance(step, (Failed, Suspected)):
-                self._note_failed(step)
-            else:
-                self._failures = 0
+    def _is_any_left(self) -> bool:
+        survey = self._directory.survey()
+        return any(self._order.is_left(info) and info.id not in self._leave_until for info in survey)
 
-    def _recover(self, part: Part) -> None:
-        """Bring what its dead owner had in memory into the part's rows."""
+    async def _drain(self, part: Part, sender: Sender) -> None:
+        self._waiting.pop(part.id, None)
+        lost = part.take_damaged_records()
+        self.ledger.adopted(part.id, part.records + lost)
+        if lost:
+            self.ledger.spool_lost(part.id, lost, "corrupt")
+        for note in part.notes():
+            self.complain(note)
         recovery = Recovery(part)
         try:
-            while recovery:
+            # It books and tells as this thread does, which waits for it.
+            while await self._on_disk(partial(self._prepare, part, recovery)):
+                await self._deliver(part, sender)
+                if not recovery or not part.empty:
+                    break
+        finally:
+            recovery.close()
+            await self._on_disk(part.remove)  # or close it, if anything is left in it
+            self.ledger.adopted(part.id, -self.ledger.settled.spooled_by_part.get(part.id, 0))
+
+    def _prepare(self, part: Part, recovery: Recovery) -> bool:
+        """Have all of a part in its rows, and meant for our destination. Whether it can be delivered.
+
+        Where the disk is full, as much as it takes: once that is delivered, there is room for more.
+        """
+        try:
+            while recovery and not self._stop.is_set():
                 found = recovery.step()
                 if found.note is not None:
                     self.complain(found.note)
@@ -266,7 +208,53 @@ class Drainer:
                 self.ledger.spool_lost(part.id, found.corrupt, "corrupt")
                 self.ledger.possibly_doubled += found.possibly_doubled
         except SpoolError as error:
-            self.complain(f"{error}; drain again when it can be written")
+            if part.empty or not isinstance(error, SpoolFull):
+                self.complain(f"{error}; drain again when it can be written")
+            if part.empty:
+                return False
+        if part.destination != self._directory.destination:
+            try:
+                readdress(part, self._directory.destination, is_stopped=self._stop.is_set)
+            except SpoolError as error:
+                self.complain(str(error))
+        return part.destination == self._directory.destination
+
+    # ---------------------------------------------------------------- rows
+
+    async def _deliver(self, part: Part, sender: Sender) -> None:
+        settings = self._settings
+        rows = PartRows(part, self._letters, self.ledger, self.complain, self._disk)
+        replayer = Replayer(
+            rows,
+            sender,
+            ledger=self.ledger,
+            clock=SYSTEM_CLOCK,
+            destination=self._directory.destination,
+            retry_count=settings.retry_count,
+            lane_ttl_seconds=settings.lane_ttl_seconds,
+        )
+        self._failures = 0
+        try:
+            while not self._stop.is_set():
+                row = await replayer.fetch()
+                if row is None and rows.ended:
+                    break
+                await self._pause(self._not_before - SYSTEM_CLOCK.monotonic())
+                if row is not None and not self._stop.is_set():
+                    await self._step(replayer, row)
+        finally:
+            await rows.written()
+
+    async def _step(self, replayer: Replayer, row: SpooledRow) -> None:
+        began = SYSTEM_CLOCK.monotonic()
+        step = await replayer.deliver(row)
+        if isinstance(step, (Failed, Suspected)):
+            self._note_failed(step)
+            return
+        self._failures = 0
+        if isinstance(step, Settled):
+            self._note_letters(step.letters)
+            self._note_delivered(row, began)
 
     def _note_failed(self, step: Failed | Suspected) -> None:
         settings, failure = self._settings, step.failure
@@ -275,9 +263,15 @@ class Drainer:
         self._failures += 1
         lasts = failure.kind is not FailureKind.TRANSIENT or self._failures > settings.retry_count
         if lasts and isinstance(step, Failed):
-            server = self._directory.destination.server
-            self.complain(f"Redis at {server} does not take records ({failure.detail})")
-            self._stop.set()
+            sentence = (
+                f"Redis at {self._directory.destination.server} does not take records ({failure.detail})"
+            )
+            if not self._order.follow:
+                self.complain(sentence)
+                self._stop.set()
+            elif not self._away:
+                self._away = True
+                self._tell(f"{sentence}; it is tried again")
         self._not_before = SYSTEM_CLOCK.monotonic() + full_jitter_delay(
             step.strikes + 1 if isinstance(step, Suspected) else self._failures,
             settings.retry_backoff_base_seconds,
@@ -285,121 +279,47 @@ class Drainer:
             self._dice,
         )
 
+    def _note_letters(self, reasons: tuple[str, ...]) -> None:
+        new = set(reasons) - self._reasons
+        self._reasons |= new
+        if new and self._order.follow:  # else it is told at the end, which is near
+            self._tell(f"records are refused by Redis ({'; '.join(sorted(new))}): see {self._letters.path}")
+
     def _note_delivered(self, row: SpooledRow, began: float) -> None:
-        delivered = self.ledger.settled.delivered
-        self._progress(f"{delivered} of {self._waiting} records delivered")
+        settled = self.ledger.settled
+        if self._away:
+            self._away = False
+            self._tell("Redis takes records again")
+        expected = settled.delivered + settled.spooled + sum(self._waiting.values())
+        self._progress(settled.delivered, expected)
         if self._settings.replay_rate:
             self._not_before = began + row.records / self._settings.replay_rate
-        if self._limit is not None and delivered >= self._limit:
+        if self._order.limit is not None and settled.delivered >= self._order.limit:
             self._stop.set()
 
-    def _heed_interrupts(self) -> None:
-        task = asyncio.current_task()
+    # ---------------------------------------------------------------- ending
+
+    def _heed_signals(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
-        def interrupt() -> None:
-            if self._stop.is_set():
+        def end(number: signal.Signals) -> None:
+            if self.signalled is not None:
                 task.cancel()
+            elif self._order.follow:
+                loop.call_later(_GRACE_SECONDS, task.cancel)
             else:
                 self._tell("stopping after the batch in flight; interrupt again to stop at once")
-            self.interrupted = True
+            self.signalled = number
             self._stop.set()
 
         # Windows has none, and there the plain KeyboardInterrupt must do.
         with suppress(NotImplementedError, RuntimeError):
             for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, interrupt)
+                loop.add_signal_handler(number, end, number)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until the stop."""
         if seconds > 0:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), seconds)
-
-
-class _PartRows:
-    """The rows of one part, read when they are asked for. What cannot be read ends them, and is told."""
-
-    def __init__(self, part: Part, letters: DeadLetters, ledger: Ledger, complain: Tell) -> None:
-        self._part = part
-        self._letters = letters
-        self._ledger = ledger
-        self._complain = complain
-        self._cursor: RowKey | None = None
-        self._ended = False
-        self._salvaged = False
-        self._told: set[str] = set()
-
-    def request_row(self, give: Callable[[SpooledRow | None], None], *, attempted_by: AttemptedBy) -> None:
-        """Give the next row, or None."""
-        give(None if self._ended else self._next(attempted_by))
-
-    def acknowledge(self, row: SpooledRow) -> None:
-        """Delete a row that Redis has."""
-        self._try(
-            lambda: self._part.ack(row.key),
-            "a batch that Redis has could not be removed from the spool",
-            "; drain again when it can be written: Redis takes no batch twice",
-        )
-
-    def restamp(self, row: SpooledRow, batch: Batch) -> None:
-        """Write on a row that it was attempted, and when."""
-        self._try(lambda: self._part.replace(row.key, batch), "a batch in doubt could not be marked")
-
-    def leave(self, row: SpooledRow) -> None:
-        """A row cannot be settled: it stays, and has been told of."""
-
-    def ask_letters(self, work: Callable[[DeadLetters], bool], give: Callable[[bool | None], None]) -> None:
-        """Give what ``work`` gives; None if it fails."""
-        answer: list[bool] = []
-        self._try(lambda: answer.append(work(self._letters)), "a record that Redis refuses stays spooled")
-        give(answer[0] if answer else None)
-
-    def _next(self, attempted_by: AttemptedBy) -> SpooledRow | None:
-        part, before = self._part, self._cursor
-        try:
-            while (key := part.peek(self._cursor)) is not None:
-                self._cursor = key
-                try:
-                    return SpooledRow(part.id, 0, key, part.hand_out(key, attempted_by))
-                except CorruptRow:
-                    part.quarantine(key)
-                    self._ledger.spool_lost(part.id, key.records, "corrupt")
-                    self._complain(
-                        f"a damaged batch of {key.records} records was put into {part.path / 'quarantine'}"
-                    )
-        except NewerFormat as error:
-            # Not passed by: a later row may be of its lane, and would make Redis take it for applied.
-            self._complain(f"{error}; what is left of part {part.id} needs that version")
-        except SpoolDamaged as error:
-            if self._go_on_with_intact(error):
-                self._cursor = before
-                return self._next(attempted_by)
-        except (SpoolError, OSError) as error:
-            self._complain(str(error))
-        self._ended = True
-        return None
-
-    def _go_on_with_intact(self, damage: SpoolDamaged) -> bool:
-        """Once: a disk that damages what was just written anew would go on so for ever."""
-        if self._salvaged:
-            self._complain(str(damage))
-            return False
-        self._salvaged = True
-        try:
-            lost = self._part.go_on_with_intact(str(damage))
-        except (SpoolError, OSError) as error:
-            self._complain(str(error))
-            return False
-        self._ledger.spool_lost(self._part.id, lost, "corrupt")
-        self._complain(f"{damage}; what is intact is delivered, and {lost} records are lost")
-        return True
-
-    def _try(self, write: Callable[[], None], otherwise: str, cure: str = "") -> None:
-        try:
-            write()
-        except (SpoolError, OSError) as error:
-            sentence = f"{otherwise}: {error}{cure}"
-            if sentence not in self._told:  # on a full disk it is the same for every row
-                self._told.add(sentence)
-                self._complain(sentence)

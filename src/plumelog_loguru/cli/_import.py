@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .._batch import MAX_BATCH_BYTES
-from .._spool import NewPart, SpoolDirectory, SpoolFull
+from .._spool import NewPart, SpoolDirectory, import_diskcache
 from ._command import DONE, LEFT, Call, UsageError, counted, show, show_json, tell
+from ._owner import act_as_owner
 from ._wire import fault_of
 
 _FAULTS_SHOWN = 10
@@ -28,7 +29,9 @@ _FAULTS_SHOWN = 10
 
 def add_flags(parser: ArgumentParser) -> None:
     """The command's own words."""
-    parser.add_argument("file", metavar="FILE", help="JSON lines, as 'export' writes them; - is standard input")
+    parser.add_argument(
+        "file", metavar="FILE", help="JSON lines, as 'export' writes them; - is standard input"
+    )
     parser.description = (
         "Put records back into the spool, from where they go to the configured list: all of a file, or, if "
         "one line is no Plumelog record, nothing of it."
@@ -49,7 +52,9 @@ class Imported:
     bytes: int = 0  # of the records
     part: str | None = None  # its id; None: nothing was imported
     faulty: int = 0  # lines
-    faults: list[tuple[int, str]] = field(default_factory=list)  # the first of them: number, and what is wrong
+    faults: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # the first of them: number, and what is wrong
 
     def to_json(self) -> dict[str, object]:
         """What ``--json`` prints."""
@@ -69,28 +74,20 @@ def run(call: Call) -> int:
     directory, name = call.directory, call.arguments.file
     directory.check_readable()
     with _opened(name) as file:
+        import_diskcache()  # the owner may not be able to read it
+        act_as_owner(directory.path)
         directory.open()
         directory.clear_leftovers()
-        try:
-            outcome = _Import(call, directory).read(file)
-        except SpoolFull as error:
-            tell(f"nothing is imported: {error}")
-            outcome = Imported()
-            outcome.faulty = 0
-            if call.arguments.json:
-                show_json(outcome.to_json())
-            return LEFT
+        outcome = _Import(call, directory).read(file)
     if call.arguments.json:
         show_json(outcome.to_json())
     for number, fault in outcome.faults:
         tell(f"line {number} {fault}")
     if outcome.faulty:
         more = outcome.faulty - len(outcome.faults)
-        tell(
-            f"nothing is imported: {counted(outcome.faulty, 'line')} of {name} "
-            f"{'is no Plumelog record' if outcome.faulty == 1 else 'are no Plumelog records'}"
-            + (f"; {more} of them are not listed here" if more else "")
-        )
+        unlisted = f" ({more:,} of them are not listed here)" if more else ""
+        lines = counted(outcome.faulty, "line is", "lines are")
+        tell(f"nothing is imported: {lines} no Plumelog record{unlisted}")
         return LEFT
     for note in directory.notes():
         tell(note)
@@ -134,8 +131,6 @@ class _Import:
                 self._write_row()
                 if self._part is not None:
                     outcome.part = self._part.publish()
-        except OSError as error:
-            raise UsageError(f"the file cannot be read ({error.strerror})") from error
         finally:
             if outcome.part is None and self._part is not None:
                 self._part.discard()
@@ -192,12 +187,19 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 def _lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes | None]:
     """The lines without their ends; None for one that is longer than that, which is not kept in memory."""
-    while line := file.readline(most_bytes + 1):
+
+    def read() -> bytes:
+        try:
+            return file.readline(most_bytes + 1)
+        except OSError as error:
+            raise UsageError(f"the file cannot be read ({error.strerror})") from error
+
+    while line := read():
         if line.endswith(b"\n"):
             yield line[:-1]
         elif len(line) <= most_bytes:
             yield line  # the last one
         else:
-            while (rest := file.readline(most_bytes + 1)) and not rest.endswith(b"\n"):
+            while (rest := read()) and not rest.endswith(b"\n"):
                 pass
             yield None

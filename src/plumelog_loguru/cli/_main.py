@@ -11,6 +11,7 @@ Results go to standard output; everything else, a line each, to standard error.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -36,9 +37,15 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a path can hold bytes that are no text
     try:
         arguments = parse(words)
-        return module_of(arguments.command).run(Call(arguments, settings_of(arguments)))
+        code = module_of(arguments.command).run(Call(arguments, settings_of(arguments)))
+        sys.stdout.flush()  # what cannot be written is found out here, and not by the interpreter's end
+        return code
     except (UsageError, SettingsError, SpoolError) as error:
         return _failed(str(error), USAGE, words)
+    except BrokenPipeError:
+        # 'head' has seen enough. The rest goes nowhere, or the interpreter would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return LEFT
     except KeyboardInterrupt:
         return _failed("interrupted; nothing is lost", INTERRUPTED, words)
     except Exception as error:

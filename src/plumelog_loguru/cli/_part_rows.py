@@ -93,7 +93,9 @@ class PartRows:
 
         def answer() -> bool | None:
             answers: list[bool] = []
-            self._try(lambda: answers.append(work(self._letters)), "a record that Redis refuses stays spooled")
+            self._try(
+                lambda: answers.append(work(self._letters)), "a record that Redis refuses stays spooled"
+            )
             return answers[0] if answers else None
 
         asked = self._loop.run_in_executor(self._disk, answer)

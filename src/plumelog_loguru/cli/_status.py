@@ -10,13 +10,12 @@ import asyncio
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from .._clock import SYSTEM_CLOCK
 from .._delivery import AsyncRedisClient, Failed, Healthy, Sender, import_redis
 from .._settings import PlumelogSettings
 from .._spool import DeadLetters, PartInfo, SpoolDirectory
-from ._command import DONE, LEFT, Call, show, show_json, tell
+from ._command import DONE, LEFT, Call, counted, local_time, show, show_json, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,13 @@ class Status:
             if part.problem is not None:
                 yield part.problem
             if part.quarantined:
-                yield f"part {part.id} has {part.quarantined} files in quarantine that could not be read"
+                files = counted(part.quarantined, "file")
+                yield f"part {part.id} has {files} in quarantine that could not be read"
         if self.dead_letters:
-            yield f"{self.dead_letters} records that Redis refuses lie in {self.letters.path}"
+            refused = counted(
+                self.dead_letters, "record that Redis refuses is", "records that Redis refuses are"
+            )
+            yield f"{refused} in {self.letters.path}; 'plumelog-replay dead-letters' tells more"
 
     def to_json(self) -> dict[str, object]:
         """What ``--json`` prints."""
@@ -90,23 +93,34 @@ class Status:
             },
         }
 
+    def _waiting(self) -> str:
+        batches, records, journaled, size = (
+            sum(getattr(part, name) for part in self.parts)
+            for name in ("batches", "records", "journaled", "bytes")
+        )
+        places = []
+        if batches or not journaled:
+            places.append(
+                f"{counted(records - journaled, 'record')} in {counted(batches, 'batch', 'batches')}"
+            )
+        if journaled:
+            places.append(f"{counted(journaled, 'record')} that ended processes had in memory")
+        return f"{', '.join(places)}; {counted(size, 'byte')}"
+
     def lines(self) -> Iterable[str]:
         """What a person reads."""
-        records, batches = (
-            sum(getattr(part, name) for part in self.parts) for name in ("records", "batches")
-        )
-        size = sum(part.bytes for part in self.parts)
         yield f"spool       {self.directory.path}"
-        yield f"waiting     {records} records in {batches} batches, {size} bytes"
+        yield f"waiting     {self._waiting()}"
         if self.oldest_ms is not None and self.newest_ms is not None:
-            yield f"from, to    {_local(self.oldest_ms)}, {_local(self.newest_ms)}"
+            yield f"from, to    {local_time(self.oldest_ms)}, {local_time(self.newest_ms)}"
         for part in self.parts:
             destination = part.destination or "an unknown destination"
-            yield f"part        {part.id}  owner {part.owner}  {part.records} records for {destination}"
-        yield f"letters     {self.dead_letters} records that Redis refuses"
-        yield f"quarantine  {self.quarantined} files"
+            records = counted(part.records, "record")
+            yield f"part        {part.id}  owner {part.owner}  {records} for {destination}"
+        yield f"letters     {counted(self.dead_letters, 'record')} that Redis refuses"
+        yield f"quarantine  {counted(self.quarantined, 'file')}"
         healthy = (
-            f"takes records, {self.redis.list_length} in the list"
+            f"takes records, {self.redis.list_length:,} in the list"
             if isinstance(self.redis, Healthy)
             else "fails"
         )
@@ -137,15 +151,15 @@ async def _probe(settings: PlumelogSettings, tell: Callable[[str], None]) -> Hea
         await client.close()
 
 
-def _local(epoch_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")
-    except (ValueError, OverflowError, OSError):  # whatever stood in a record
-        return f"{epoch_ms} ms"
-
-
 def add_flags(parser: ArgumentParser) -> None:
     """None but the common ones."""
+    parser.epilog = (
+        "The spool is read beside living processes, and nothing in it is changed. Redis is asked by the way "
+        "that records go, with a lane of its own that is gone after a minute; no record is pushed. Exit code "
+        "0: nothing is wrong, whatever is spooled; 1: Redis takes no records, or there is something in the "
+        "spool that cannot be read, or that Redis refuses. 'plumelog-replay list' shows the spool batch "
+        "by batch."
+    )
 
 
 def run(call: Call) -> int:

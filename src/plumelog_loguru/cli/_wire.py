@@ -45,8 +45,8 @@ def fault_of(line: bytes) -> str | None:
             return f"needs {key}, {_NAMES[kind]}"
     if len(record) > len(_TYPES):
         for key, value in record.items():
-            if type(value) is not str and key not in _TYPES and not (value is None and key in _MAY_BE_NULL):
-                return "has another field that is not a text" if key not in _MAY_BE_NULL else f"needs {key} as a text or null"
             if key.startswith(_SPECIAL):
                 return "has a field of which the name begins with @ or $"
+            if type(value) is not str and key not in _TYPES and not (value is None and key in _MAY_BE_NULL):
+                return "has one more field that is not a text"
     return None
