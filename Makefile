@@ -58,6 +58,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench drain
 
 docs: $(READY)
 	$(BIN)/python tools/make_reference.py

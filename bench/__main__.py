@@ -6,6 +6,8 @@ other on the same machine. Numbers of different runs or machines say little.
 
 ``BENCH_ROUNDS`` sets the number of rounds. The table is printed, and all numbers go to
 ``bench/results.json``.
+
+``python -m bench drain`` measures the command's drain instead; see ``bench/drain.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import earlier
+from bench import drain, earlier
 from lab.servers import RedisServer, ServerError
 
 ROUNDS = 5
@@ -203,4 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drain.main() if sys.argv[1:] == ["drain"] else main())
