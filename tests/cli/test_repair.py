@@ -195,7 +195,7 @@ def test_a_part_that_is_meant_for_nobody_knows_which_list(
     if lost == "a link":
         (part / "part.json").symlink_to("/etc/hostname")
     run = repaired(replay)
-    assert run.code == 1 and "repair --adopt-unknown" in run.json["left"][0]["cure"]
+    assert run.code == 1 and "--adopt-unknown" in run.json["left"][0]["cure"]
     assert delivered(server, replay) == []
     assert repaired(replay, "--adopt-unknown").code == 0
     assert set(delivered(server, replay)) == values

@@ -157,7 +157,7 @@ def test_what_only_a_person_can_decide_is_told_as_such(
     (part / "part.json").write_bytes(b"{}")
     (finding,) = verify().json["findings"]
     assert not finding["repairable"]
-    assert "repair --adopt-unknown" in finding["cure"]
+    assert "--adopt-unknown" in finding["cure"]
     assert "repair can do nothing about it" in replay("verify").err
 
 

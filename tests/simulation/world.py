@@ -41,6 +41,7 @@ from plumelog_loguru._spool import (
     _part,
     _part_directory,
     _reader,
+    _recoverer,
     _repair,
     _writer,
 )
@@ -351,7 +352,7 @@ class World:
             put(_pipeline, Future=PumpedFuture)
             put(_keeper, DeadLetters=SimulatedLetters, time=self.clock)
             put(_holder, SpoolDirectory=SimulatedDirectory, Journal=SimulatedJournal)
-            for module in (_holder, _reader, _repair):
+            for module in (_holder, _reader, _recoverer, _repair):
                 put(module, time=self.clock)
             put(_keeper, queue=SimpleNamespace(SimpleQueue=SimulatedInbox, Empty=queue.Empty))
             put(_writer, time=self.clock)

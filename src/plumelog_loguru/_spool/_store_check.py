@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ._database import DATABASE, FILES, SQLITE_JOURNAL, Schema, check_log, is_unfinished
+from ._database import DATABASE, FILES, SQLITE_JOURNAL, Schema, is_unfinished
 from ._failures import SpoolDamaged
 from ._files import is_plain_file
 from ._look import asked, has_rows, rows_of, salvage
 from ._row import CorruptRow, NewerFormat, RowKey, decode_row
+from ._salvage import is_broken_inside
 from ._store import MOST_COUNTER, MOST_ROWID, schema_of_diskcache
 
 _WAL, _SHM = f"{DATABASE}-wal", f"{DATABASE}-shm"
@@ -99,13 +100,10 @@ def _flaws_of_files(path: Path, *, held_rows: bool) -> Iterator[StoreFlaw]:
         elif not is_plain_file(path / name):
             yield StoreFlaw(path / name, "it is no plain file", is_stranger=True)
     log, database = (_size(path / name) for name in (_WAL, DATABASE))
-    try:
-        check_log(path)
-    except SpoolDamaged as error:
-        yield StoreFlaw(path / _WAL, str(error), spoils_all=True)
-    else:
-        if database <= 1 and (held_rows or log or _SHM in names):
-            yield StoreFlaw(path / DATABASE, "the database is gone, and rows were in it", spoils_all=True)
+    if is_broken_inside(path / _WAL):
+        yield StoreFlaw(path / _WAL, "the log is damaged in the midst of it", spoils_all=True)
+    elif database <= 1 and (held_rows or log or _SHM in names):
+        yield StoreFlaw(path / DATABASE, "the database is gone, and rows were in it", spoils_all=True)
     yield from _flaws_of_index(path)
 
 
@@ -209,9 +207,9 @@ def _check_database(
     if not (found.definitions <= known.definitions and found.settings <= known.settings):
         spoilt("it holds what no owner puts there")
         return
-    for (said,) in connection.execute("PRAGMA integrity_check(10)"):
-        if said != "ok":
-            spoilt(f"SQLite says: {said}")
+    (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        spoilt(f"SQLite finds a page damaged ({said.splitlines()[-1]})")
     entries = 0
     last_rowid = newest = 0
     for rowid, raw, text, mode, expires, value in connection.execute(_ROWS):

@@ -1,7 +1,7 @@
 """What is wrong in a spool directory: every file of every part, every row, every letter.
 
 Promises that nothing is changed and nothing left behind, beside living owners too. Of these only the rows are
-judged: a living owner's journal is memory. What is wrong in a part must be found twice, for an owner is at its
+judged: a living owner's journal is memory. What is wrong in a part must be found twice: an owner is at its
 files all the time, and one can come at any moment.
 """
 
@@ -157,14 +157,14 @@ def _check_dead(path: Path, part: str, seen: Verified) -> Iterator[Finding]:
     try:
         destination = read_destination(path)
     except NewerPart as error:
-        yield Finding(part, path / FACTS, str(error), _NEWER, repairable=False)
+        yield Finding(part, path / FACTS, _of_it(error, path), _NEWER, repairable=False)
         return
     if destination is None:
         yield Finding(
             part,
             path / FACTS,
             "nobody can tell for which list its records are meant",
-            "if it is the configured one, repair --adopt-unknown says so",
+            "if it is the configured one, repair --apply --adopt-unknown says so",
             repairable=False,
         )
     elif not is_whole(path):
@@ -242,10 +242,10 @@ def _check_journal(path: Path, part: str, seen: Verified) -> Iterator[Finding]:
     try:
         examined = examine(path)
     except NewerJournal as error:
-        yield Finding(part, path, str(error), _NEWER, repairable=False)
+        yield Finding(part, path, _of_it(error, f"the journal {path}"), _NEWER, repairable=False)
     except JournalError as error:
         if os.path.lexists(path):
-            yield Finding(part, path, str(error), _TO_QUARANTINE)
+            yield Finding(part, path, _of_it(error, f"the journal {path}"), _TO_QUARANTINE)
     else:
         seen.records += examined.records
         cure = "repair makes rows of what is intact, and puts the rest into quarantine"
@@ -327,6 +327,11 @@ def is_directory(path: Path) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+def _of_it(error: Exception, name: object) -> str:
+    """What an error says of a thing, whose name is told already."""
+    return str(error).replace(str(name), "it")
 
 
 def _reason(error: Exception) -> str:

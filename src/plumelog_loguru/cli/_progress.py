@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from ._command import counted, tell
 
 _LINE_SECONDS = 1.0
 
 
-class Progress(Protocol):
-    """Hears how far it has come."""
-
-    def __call__(self, delivered: int, expected: int) -> None:
-        """So many records are delivered, of so many that are known of."""
-        ...
+# Hears that so many records are delivered, of so many that are known of.
+Progress = Callable[[int, int], None]
 
 
 @contextmanager

@@ -57,11 +57,12 @@ def run(call: Call) -> int:
         )
     else:
         for finding in found:
-            was = "" if not arguments.apply else "left: " if finding in left else "done: "
-            show(was + as_line(finding, directory.path))
-        for finding in left:
-            if finding not in found:
-                show("left: " + as_line(finding, directory.path))
+            if not arguments.apply:
+                show(as_line(finding, directory.path))
+            elif finding not in left:
+                show("done: " + as_line(finding, directory.path, with_cure=False))
+        for finding in left if arguments.apply else ():
+            show("left: " + as_line(finding, directory.path))
         if not found:
             show(f"nothing is wrong in {directory.path}")
     for problem in mended.problems:
