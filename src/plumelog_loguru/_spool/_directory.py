@@ -228,6 +228,12 @@ class SpoolDirectory:
         total = self.footprint()
         return total.rows + total.fixed
 
+    def quarantined(self) -> int:
+        """Files that could not be read, and were in no part."""
+        with suppress(OSError):
+            return len(os.listdir(self.path / QUARANTINE))
+        return 0
+
     def free_bytes(self) -> int:
         """What this user may still take of the disk; where that cannot be told, there is no end to it."""
         try:

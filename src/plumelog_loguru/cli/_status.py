@@ -30,8 +30,8 @@ class Status:
 
     @property
     def quarantined(self) -> int:
-        """Files that could not be read, in all parts."""
-        return sum(part.quarantined for part in self.parts)
+        """Files that could not be read."""
+        return self.directory.quarantined() + sum(part.quarantined for part in self.parts)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -60,6 +60,8 @@ class Status:
             if part.quarantined:
                 files = counted(part.quarantined, "file")
                 yield f"part {part.id} has {files} in quarantine that could not be read"
+        if found := self.directory.quarantined():
+            yield f"{counted(found, 'file')} that could not be read, and of no part, in quarantine"
         if self.dead_letters:
             refused = counted(
                 self.dead_letters, "record that Redis refuses is", "records that Redis refuses are"
