@@ -257,8 +257,15 @@ class Part:
         The lane is drawn at each opening: nobody goes on with a lane that another process began.
         """
         if self.journal_is_elsewhere:
-            self._lane, self._seqs = new_lane_id(), count(1)
+            self.begin_lane()
         return BatchId(self._lane, next(self._seqs))
+
+    def begin_lane(self) -> None:
+        """Go on in a new lane: a number of this one is written down, and not in a row.
+
+        Whoever finds it after our death makes a row of it, behind all that come now.
+        """
+        self._lane, self._seqs = new_lane_id(), count(1)
 
     def append(self, batch: Batch, *, inherited: bool = False) -> None:
         """Write a batch behind all others; one that this opening wrote before under its identity is replaced.

@@ -171,6 +171,8 @@ class SpoolWriter:
                 found = False  # the least bad guess: a failed write is rarely done
             if found:
                 self._book(part, row, self._listener.on_stored)
+            else:
+                part.begin_lane()
         self._unwritten = None
         returned = list(self._backlog)
         self._backlog.clear()
