@@ -341,7 +341,7 @@ class SimulatedPart(Part):
             self._files.aside += 1
         except SpoolError:
             self._store.pass_by(key)
-        self._forget(key)
+        self.identities.forget(key)
 
     def keep_aside(self, name: str, data: bytes) -> None:
         self._files.aside += 1

@@ -121,7 +121,7 @@ def go_on_with_the_lane_of_an_adopted_part(patch: Patch) -> None:
 
     def changed(self: SimulatedPart, *arguments: Any) -> None:
         init(self, *arguments)
-        self._lane = f"{self.id:0>32}"  # the same for each owner, and its numbers begin at 1 again
+        self.identities._lane = f"{self.id:0>32}"  # the same for each owner, and its numbers begin at 1 again
 
     patch.setattr(SimulatedPart, "__init__", changed)
 

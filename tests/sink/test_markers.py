@@ -192,7 +192,7 @@ def test_a_damaged_row(make_sink: MakeSink, own_server: RedisServer, monkeypatch
             assert sink.drain(10).spooled == n + 1
         part = sink._pipeline._keeper._holder.own  # type: ignore[union-attr]
         assert part is not None
-        damaged.update(key for key in list(part._id_of)[-2:])  # not read ahead yet
+        damaged.update(key for key in list(part.identities)[-2:])  # not read ahead yet
         own_server.start()
         wait_until(lambda: told(own_server) == {"corrupt": 2} and not sink.stats().spooled)
     assert_no_gap(own_server, sink.stats())

@@ -102,7 +102,7 @@ class PartHolder:
                 self.own = claimed
             except SpoolError as error:
                 self.own = directory.take_or_create(exclude={claimed.id})
-                self.own.journal_is_elsewhere = True
+                self.own.identities.each_in_a_lane_of_its_own = True
                 self._report(f"spool-part {claimed.id}", f"{error}; rows go to another part")
         if self.own is not claimed:
             self.forget_recovery(claimed)

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 
-from .._batch import AttemptedBy, Batch, BatchId, new_lane_id
+from .._batch import AttemptedBy, Batch, BatchId
 from .._clock import SYSTEM_CLOCK, Clock
 from .._destination import Destination
 from .._errors import PlumelogError
@@ -26,6 +25,7 @@ from ._attempts import Attempts
 from ._database import DATABASE
 from ._failures import SpoolDamaged, SpoolError, SpoolFull
 from ._files import LOG_BYTES, Ballast, Footprint, Mark, footprint_of
+from ._identities import Identities
 from ._lock import PartLock
 from ._opener import StoreOpener
 from ._part_directory import (
@@ -46,6 +46,7 @@ from ._row import CorruptRow, NewerFormat, Row, RowKey, decode_row, encode_row, 
 from ._store import Store
 
 _SHARE_OF_THE_DISK = 8  # this part of it is what ballast may take at most
+_PLENTY_BYTES = 1 << 30
 
 _kept_from_parent: list[Part] = []
 
@@ -79,15 +80,8 @@ class Part:
         self._lock = lock
         self._options = options
         self._keeps_damaged = False  # a row that was passed by is still in the files
-        self._lane = new_lane_id()
-        self._seqs = count(1)
-        self._key_of: dict[BatchId, RowKey] = {}  # rows of this opening
-        self._id_of: dict[RowKey, BatchId] = {}
-        # What is cut and not yet written when we die is recovered into another part than the rows before it,
-        # and may be delivered before them: each row then has a lane of its own.
-        self.journal_is_elsewhere = False
+        self.identities = Identities()
         self._undeleted: set[RowKey] = set()  # passed by, and still in the files
-        self._inherited: set[RowKey] = set()  # of these, what an ended owner gave its identity
         self._store: Store
         self._ballast = Ballast(path / BALLAST, 0)
         self._quarantine = Quarantine(path / QUARANTINE)
@@ -239,6 +233,12 @@ class Part:
         if not self.empty:
             self._age.save(at_once=at_once)
 
+    def expect_emptying(self) -> None:
+        """All rows are about to be delivered: where the disk has plenty of room, some goes for speed."""
+        with suppress(OSError):
+            if shutil.disk_usage(self.path).free > _PLENTY_BYTES:
+                self._store.let_log_grow()
+
     # ---------------------------------------------------------------- journals
 
     def journals(self) -> list[Path]:
@@ -252,20 +252,8 @@ class Part:
     # ---------------------------------------------------------------- rows
 
     def next_spool_id(self) -> BatchId:
-        """The identity for a batch that is spooled without ever having been attempted.
-
-        The lane is drawn at each opening: nobody goes on with a lane that another process began.
-        """
-        if self.journal_is_elsewhere:
-            self.begin_lane()
-        return BatchId(self._lane, next(self._seqs))
-
-    def begin_lane(self) -> None:
-        """Go on in a new lane: a number of this one is written down, and not in a row.
-
-        Whoever finds it after our death makes a row of it, behind all that come now.
-        """
-        self._lane, self._seqs = new_lane_id(), count(1)
+        """The identity for a batch that is spooled without ever having been attempted."""
+        return self.identities.next_id()
 
     def append(self, batch: Batch, *, inherited: bool = False) -> None:
         """Write a batch behind all others; one that this opening wrote before under its identity is replaced.
@@ -278,14 +266,11 @@ class Part:
             SpoolError: it was not written.
         """
         row = encode_row(batch)
-        key = self._key_of.get(batch.id)
+        key = self.identities.key_of(batch.id)
         if key is None:
             key = self._store.new_key(len(batch.values), len(row), level_of(row), self._age.now_ms())
             # Kept also if the write fails: should it be done all the same, its repetition replaces it.
-            self._key_of[batch.id] = key
-            self._id_of[key] = batch.id
-            if inherited:
-                self._inherited.add(key)
+            self.identities.note(batch.id, key, inherited=inherited)
         if inherited and self.empty:
             # On a full disk that is all that can be done: one row at a time, in the room that is kept for
             # its deletion. Otherwise what a journal holds would never come out.
@@ -295,21 +280,13 @@ class Part:
             self._store.put(key, row)
         self.keep_time()
 
-    def is_of(self, key: RowKey, batch_id: BatchId) -> bool:
-        """Whether this opening gave the key to the row of this batch."""
-        return self._id_of.get(key) == batch_id
-
-    def has_lane_of_this_opening(self, key: RowKey) -> bool:
-        """Whether the row is of a lane in which no earlier owner can have left rows here."""
-        return key in self._id_of and key not in self._inherited
-
     def find(self, batch_id: BatchId) -> bool:
         """Whether a batch is there, after `append` failed: some writes are done all the same.
 
         Raises:
             SpoolError: that cannot be told now.
         """
-        key = self._key_of.get(batch_id)
+        key = self.identities.key_of(batch_id)
         return key is not None and self._store.find(key)
 
     def has(self, key: RowKey) -> bool:
@@ -385,12 +362,12 @@ class Part:
             SpoolError: it is still there.
         """
         self._with_ballast(lambda: self._store.delete(key))
-        self._forget(key)
+        self.identities.forget(key)
 
     def pass_by(self, key: RowKey) -> None:
         """Take a row for gone that could not be deleted: its files keep it for now."""
         self._store.pass_by(key)
-        self._forget(key)
+        self.identities.forget(key)
         self._undeleted.add(key)
 
     def delete_passed(self) -> None:
@@ -415,7 +392,7 @@ class Part:
         except (PlumelogError, OSError):
             self._keeps_damaged = True  # what could not be put aside is not deleted either
         self._store.pass_by(key)
-        self._forget(key)
+        self.identities.forget(key)
 
     def keep_aside(self, name: str, data: bytes) -> None:
         """Put bytes that are no record into quarantine; once, however often it is asked for.
@@ -445,9 +422,7 @@ class Part:
         records = self.records
         self._store.close()
         self._store = self._opener.salvage(reason, newest=self._store.newest_given)
-        for batch_id, key in list(self._key_of.items()):
-            if not self._store.find(key):
-                del self._key_of[batch_id], self._id_of[key]
+        self.identities.forget_unless(self._store.find)
         return records - self.records
 
     def start_anew(self) -> int:
@@ -461,8 +436,7 @@ class Part:
         """
         records = self.records
         self._store.close()
-        self._key_of.clear()
-        self._id_of.clear()
+        self.identities.forget_unless(lambda _key: False)
         self._undeleted.clear()
         self._opener.put_aside("was damaged")
         self._store = self._new_store()
@@ -524,12 +498,6 @@ class Part:
         self._lock.release_in_child()
 
     # ---------------------------------------------------------------- inside
-
-    def _forget(self, key: RowKey) -> None:
-        batch_id = self._id_of.pop(key, None)
-        if batch_id is not None:
-            del self._key_of[batch_id]
-            self._inherited.discard(key)
 
     def _open_store(self) -> Store:
         return self._opener.open()

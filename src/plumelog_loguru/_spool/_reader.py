@@ -129,7 +129,7 @@ class SpoolReader:
                 return None  # its write failed and yet was done: it is told of before it is handed out
             if self._quota.drop_if_expired(part, key):
                 continue
-            if key > self._newer.get(part.id, key) and not part.has_lane_of_this_opening(key):
+            if key > self._newer.get(part.id, key) and not part.identities.is_our_own(key):
                 self._cursor[part.id] = key
                 continue
             with self._sqlite_lock:
@@ -139,7 +139,7 @@ class SpoolReader:
                     self._report(
                         "spool-newer", f"{error}; it is left for a newer version, and what is old behind it"
                     )
-                    if part.has_lane_of_this_opening(key):
+                    if part.identities.is_our_own(key):
                         return None
                     self._newer[part.id] = self._cursor[part.id] = key
                     continue

@@ -76,7 +76,7 @@ class Recovery:
         """The same, of the row in this place."""
         if part is not self.part or self._batch is None or self._in_row:
             return False
-        return part.is_of(key, self._batch.batch.id)
+        return part.identities.is_of(key, self._batch.batch.id)
 
     def step(self) -> Recovered:
         """Open a journal, bring one batch into a row, or remove a journal that is done with.

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     import diskcache
 
 _READ_AHEAD = 100  # keys
+_LONG_LOG_PAGES = 2048  # 8 MiB
 # What nobody comes to by writing rows. There is room behind them: all that an owner adds can be read, too.
 MOST_COUNTER = 10**15
 MOST_ROWID = 1 << 62
@@ -293,6 +294,11 @@ class Store:
         """Give back what the log takes of the disk, as far as that is possible now. Never raises."""
         with suppress(SpoolError), self._careful("written"):
             self._pragma("wal_checkpoint(TRUNCATE)")
+
+    def let_log_grow(self) -> None:
+        """For whoever deletes all there is: SQLite waits for the disk when the log is full. Never raises."""
+        with suppress(SpoolError), self._careful("written"):
+            self._pragma(f"wal_autocheckpoint={_LONG_LOG_PAGES}")
 
     # ---------------------------------------------------------------- reading
 

@@ -131,7 +131,7 @@ class SpoolWriter:
 
     def is_at(self, part: Part, key: RowKey) -> bool:
         """The same, of the row in this place."""
-        return self._unwritten is not None and part.is_of(key, self._unwritten.batch.id)
+        return self._unwritten is not None and part.identities.is_of(key, self._unwritten.batch.id)
 
     def write_next(self, part: Part) -> None:
         """Write one row, and no more: between two, the inbox may say that the time for writing is up.
@@ -172,7 +172,7 @@ class SpoolWriter:
             if found:
                 self._book(part, row, self._listener.on_stored)
             else:
-                part.begin_lane()
+                part.identities.begin_lane()
         self._unwritten = None
         returned = list(self._backlog)
         self._backlog.clear()

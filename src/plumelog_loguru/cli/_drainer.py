@@ -217,6 +217,7 @@ class Drainer:
                 readdress(part, self._directory.destination, is_stopped=self._stop.is_set)
             except SpoolError as error:
                 self.complain(str(error))
+        part.expect_emptying()
         return part.destination == self._directory.destination
 
     # ---------------------------------------------------------------- rows
