@@ -66,6 +66,25 @@ def test_what_is_left_later_is_delivered_too(
     assert verdict.exactly_once and verdict.in_order, verdict
 
 
+def test_it_waits_for_a_directory_that_is_not_there(
+    server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, follow: Follow
+) -> None:
+    """A sidecar may start first: it says what it waits for, and delivers what comes; SIGTERM ends it with 0."""
+    spool_dir.rmdir()
+    process = follow()
+    assert process.stderr is not None
+    assert "is not there yet" in process.stderr.readline()
+    spool_dir.mkdir(mode=0o700)
+    fill(destination)
+    _wait_until(lambda: server.cli("LLEN", KEY) == 6)
+    assert _ended(process, signal.SIGTERM)[0].code == 0
+    spool_dir.rmdir()
+    process = follow()
+    assert process.stderr is not None and process.stderr.readline()
+    run, seconds = _ended(process, signal.SIGTERM)
+    assert (run.code, seconds < 1) == (0, True)
+
+
 def test_it_takes_a_part_when_its_owner_ends(
     server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, follow: Follow
 ) -> None:

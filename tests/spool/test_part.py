@@ -557,3 +557,14 @@ def test_without_locks_parts_are_made_and_never_taken(
     part.close()
     assert Part.try_take(part.path, destination) is None
     assert Part.create(tmp_path, destination).remove()
+
+
+@pytest.mark.parametrize(("free_gib", "pages"), [(2, 2048), (0.5, 256)])
+def test_a_log_may_grow_for_an_emptying_where_there_is_room(
+    free_gib: float, pages: int, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite waits for the disk less often then; on a disk with little room the log stays short."""
+    free = int(free_gib * (1 << 30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1 << 40, 0, free))
+    part.expect_emptying()
+    assert part._store._connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (pages,)

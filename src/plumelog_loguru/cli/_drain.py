@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+import time
 from argparse import ArgumentParser
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from .._clock import SYSTEM_CLOCK
 from .._delivery import import_redis
@@ -17,6 +20,8 @@ from ._drainer import Drainer, Order
 from ._owner import act_as_owner
 from ._progress import shown
 from ._selection import Selection, add_from_flag
+
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -32,7 +37,7 @@ def add_flags(parser: ArgumentParser) -> None:
         "--follow",
         action="store_true",
         help="where nothing is left, wait for what other processes leave; an outage of Redis is waited out, "
-        "and SIGTERM ends it within a second, with exit code 0",
+        "a directory that is not there yet too, and SIGTERM ends it within a second, with exit code 0",
     )
     add_from_flag(parser, "also deliver what is meant for DEST, or for any other list, to the configured one")
     parser.epilog = (
@@ -74,6 +79,7 @@ def run(call: Call) -> int:
         raise UsageError("--follow and --dry-run cannot be had together")
     if arguments.follow:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))  # until the drain itself heeds it
+        _wait_for(directory.path)
     started = SYSTEM_CLOCK.monotonic()
     order = Order(Selection.of(call), arguments.limit, arguments.follow)
     parts = directory.survey()
@@ -118,6 +124,24 @@ def run(call: Call) -> int:
         tell("interrupted; nothing is lost")
         return INTERRUPTED
     return LEFT if outcome.remaining or drainer.wrong else DONE
+
+
+def _wait_for(path: Path) -> None:
+    """A sidecar starts before the application, whose sink makes the directory."""
+    told = False
+    while True:
+        try:
+            os.stat(path)
+            return
+        except FileNotFoundError:
+            if not told:
+                tell(
+                    f"the spool directory {path} is not there yet; waiting for the application that makes it"
+                )
+            told = True
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        except OSError:
+            return  # which the look into it tells
 
 
 def _show(outcome: Drained, *, living: int) -> None:
