@@ -69,7 +69,7 @@ def test_what_is_left_later_is_delivered_too(
 def test_it_waits_for_a_directory_that_is_not_there(
     server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, follow: Follow
 ) -> None:
-    """A sidecar may start first: it says what it waits for, delivers what comes, and ends by SIGTERM with 0."""
+    """A sidecar may start first: it says what it waits for, delivers what comes, and ends by SIGTERM."""
     spool_dir.rmdir()
     process = follow()
     assert process.stderr is not None
