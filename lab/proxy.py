@@ -281,7 +281,10 @@ class _Link:
 
     def reset(self) -> None:
         """Cut the connection so that its client sees a reset and not an orderly end."""
-        connection = self._client_writer.get_extra_info("socket")
+        try:
+            connection = self._client_writer.get_extra_info("socket")
+        except AttributeError:  # of TLS, in Python 3.11: a transport that has ended knows nothing any more
+            connection = None
         if connection is None:
             return  # it ended by itself just now
         with contextlib.suppress(OSError):

@@ -180,6 +180,8 @@ class Dissection:
         self._clock = clock
         self._lane_ttl_ms = lane_ttl_seconds * 1000
         self._kept = kept
+        # What was pushed plainly may be there, whatever becomes of it now.
+        self._may_be_there = batch.attempted_by is AttemptedBy.PLAIN
         self._tally = _Tally()
         self._answer: asyncio.Future[bool | None] | None = None  # of the disk
         self.stamp = batch
@@ -257,14 +259,22 @@ class Dissection:
         tally.delivered += len(batch.values)
         if isinstance(outcome, AlreadyApplied):
             tally.already_applied += 1
-        elif batch.attempted_by is AttemptedBy.PLAIN or (
-            # Redis no longer knows the lane, and had the right to forget it: nobody can tell what it had.
-            batch.attempted_by is AttemptedBy.SCRIPT
-            and outcome.last_found == 0
-            and self._clock.epoch_ms() - batch.last_attempt_ms > self._lane_ttl_ms
+        if (
+            self._may_be_there
+            or (batch.attempted_by is AttemptedBy.PLAIN and isinstance(outcome, Applied))
+            or self._was_forgotten(batch, outcome)
         ):
             tally.possibly_doubled += len(batch.values)
         return self._end()
+
+    def _was_forgotten(self, batch: Batch, outcome: Applied | AlreadyApplied) -> bool:
+        """Whether Redis no longer knows the lane, and had the right to: nobody can tell what it had."""
+        return (
+            isinstance(outcome, Applied)
+            and batch.attempted_by is AttemptedBy.SCRIPT
+            and outcome.last_found == 0
+            and self._clock.epoch_ms() - batch.last_attempt_ms > self._lane_ttl_ms
+        )
 
     def _end(self) -> Step:
         self._nodes.pop()

@@ -62,6 +62,7 @@ class ReplayTurn:
         """The delivery begins."""
         # A row that an earlier loop had in hand is in the spool too, and is asked for again.
         keeper.rewind()
+        self._sender = sender
         self._replayer = Replayer(
             keeper,
             sender,
@@ -108,7 +109,8 @@ class ReplayTurn:
 
     async def probe(self) -> bool:
         """Redis is away: attempt the oldest row, to see whether it still is. False: there is none to go."""
-        row = await self._rows.fetch() if self._ledger.settled.spooled else None
+        may_go = self._ledger.settled.spooled and self._sender.knows_how
+        row = await self._rows.fetch() if may_go else None
         step = await self._deliver(row) if row is not None else Waiting()
         if isinstance(step, (Waiting, Stuck)):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -112,7 +113,9 @@ def replay(capsys: pytest.CaptureFixture[str]) -> Replay:
 
     def run(*words: str) -> Run:
         capsys.readouterr()
+        hears = signal.getsignal(signal.SIGINT)  # an import is deaf to it in the end
         code = main(words)
+        signal.signal(signal.SIGINT, hears)
         out, err = capsys.readouterr()
         return Run(code, out, err)
 

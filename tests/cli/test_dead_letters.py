@@ -161,7 +161,7 @@ def test_what_is_refused_again_stays(
         assert run.code == 1
         by_bytes = {one["bytes"]: one["result"] for one in run.json["letters"]}
         assert by_bytes[len(large)] == "refused"
-        assert "again (" in run.err and "1 letter remain" in run.err
+        assert "again (" in run.err and "1 letter remains in" in run.err
         assert [letters.read(name).value for name in letters.names()] == [large]
     assert own_server.values(KEY) == [b'{"content":"small"}']
     own_server.cli("CONFIG", "SET", "proto-max-bulk-len", "512mb")
@@ -371,3 +371,73 @@ def test_without_rights(leave: Leave, replay: Replay, monkeypatch: pytest.Monkey
         run = replay("dead-letters", *words)
         assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
         assert "cannot be read" in run.err and "Permission denied" in run.err
+
+
+def test_names_and_flags_stand_in_any_order(server: RedisServer, leave: Leave, replay: Replay) -> None:
+    """A flag between the deed and the names, or between names, takes nothing from them."""
+    leave()
+    names = [one["name"] for one in replay("dead-letters", "list", "--json").json["letters"]]
+    for words in (("list", "--json", *names), ("list", names[0], "--json", *names[1:]), ("--json", "list")):
+        assert [one["name"] for one in replay("dead-letters", *words).json["letters"]] == names
+    run = replay("dead-letters", "retry", "--all", "--limit", names[0])
+    assert run.code == 2 and "has no flag --limit" in run.err
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_a_plain_retry_in_doubt_is_told_and_counted_later(
+    own_server: RedisServer, letters: DeadLetters, replay: Replay, forbidden: bool
+) -> None:
+    """Whether scripts are forbidden or not wanted: the letter says that Redis may have its record."""
+    if forbidden:
+        own_server.cli("ACL", "SETUSER", "default", "-@scripting")
+    with FaultProxy(own_server.port) as proxy:
+        destination = Destination(f"{HOST}:{proxy.port}", 0, KEY, "left")
+        letters.write(DeadLetter(BatchId(new_lane_id(), 1), b'{"content":"a"}', destination, "too large", 1))
+        words = ["dead-letters", "retry", "--all", "--redis-url", f"redis://{HOST}:{proxy.port}"]
+        words += ["--retry-count", "0", *([] if forbidden else ["--delivery", "at_least_once"])]
+        proxy.drop_replies(times=1, after=b"LPUSH")
+        run = replay(*words, "--json")
+        assert_schema("dead-letters", run.json)
+        doubt = "may be in Redis already, and another retry may double it"
+        assert run.code == 1 and doubt in run.err and doubt in run.json["letters"][0]["problem"]
+        assert "it may be in Redis already" in replay("dead-letters", "list").out
+        run = replay(*words)
+        assert run.code == 0 and "1 record may be in Redis twice" in run.err
+    assert (own_server.cli("LLEN", KEY), letters.names()) == (2, [])
+
+
+def test_a_plain_retry_that_is_killed_leaves_its_doubt_in_the_letter(
+    server: RedisServer, letters: DeadLetters, leave: Leave, replay: Replay
+) -> None:
+    """The doubt is on the disk before the first push, so a later retry counts what it may double."""
+    leave(1)
+    code = """
+import os, signal, sys
+from plumelog_loguru._spool import DeadLetters
+from plumelog_loguru.cli import main
+DeadLetters.remove = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(main())
+"""
+    words = ("dead-letters", "retry", "--all", "--delivery", "at_least_once")
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+    assert ended.returncode == -signal.SIGKILL
+    run = replay("dead-letters", "retry", "--all")
+    assert run.code == 0 and "1 record may be in Redis twice" in run.err
+    assert (server.cli("LLEN", KEY), letters.names()) == (2, [])
+
+
+def test_a_plain_retry_that_is_surely_refused_leaves_no_doubt(
+    own_server: RedisServer, letters: DeadLetters, replay: Replay
+) -> None:
+    """Redis said no: the letter is as it was, and nothing is counted when it takes it later."""
+    destination = Destination(f"{HOST}:{own_server.port}", 0, KEY, "left")
+    letter = DeadLetter(BatchId(new_lane_id(), 1), b"x", destination, "too large", 1)
+    letters.write(letter)
+    own_server.cli("CONFIG", "SET", "maxmemory", "1")
+    words = ["dead-letters", "retry", "--all", "--delivery", "at_least_once", "--redis-url", own_server.url]
+    run = replay(*words)
+    assert run.code == 1 and "may be in Redis" not in run.err
+    assert letters.read(letters.names()[0]) == letter
+    own_server.cli("CONFIG", "SET", "maxmemory", "0")
+    run = replay(*words)
+    assert (run.code, run.err) == (0, "")

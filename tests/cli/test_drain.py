@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def test_a_lost_reply_doubles_nothing(
 ) -> None:
     """A push whose reply is lost is repeated, and found to be in Redis already."""
     ids = fill(Destination(f"{HOST}:{proxy.port}", 0, KEY, "left"))
-    fault = proxy.drop_replies(times=1, after=b"\r\nEVAL\r\n")
+    fault = proxy.drop_replies(times=1, after=b"content")
     run = replay("drain", "--json", "--redis-url", f"redis://{HOST}:{proxy.port}")
     assert fault.count == 1
     assert (run.code, _counts(run)) == (0, (6, 1, 0, 0))
@@ -520,6 +520,56 @@ def test_what_may_be_doubled_is_told(
     assert "6 of the records may be in Redis twice" in run.err
 
 
+@pytest.fixture
+def without_scripts(
+    server: RedisServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A user, behind the proxy, who may do everything but run scripts."""
+    server.cli("ACL", "SETUSER", "shop", "reset", "on", ">pw", "~*", "+@all", "-@scripting")
+    monkeypatch.setenv("PLUMELOG_REDIS_URL", f"redis://shop:pw@{HOST}:{proxy.port}")
+    yield
+    server.cli("ACL", "DELUSER", "shop")
+
+
+def test_what_a_plain_push_leaves_in_doubt_is_repeated_and_counted(
+    server: RedisServer,
+    destination: Destination,
+    proxy: FaultProxy,
+    without_scripts: None,
+    fill: Fill,
+    replay: Replay,
+) -> None:
+    """Where there are no scripts, a lost reply doubles a batch, and that is told."""
+    ids = fill(Destination(f"{HOST}:{proxy.port}", 0, KEY, "left"))
+    proxy.drop_replies(after=b"content", times=1)
+    run = replay("drain", "--json")
+    assert (run.code, run.json["remaining"]) == (0, 0)
+    assert "2 of the records may be in Redis twice" in run.err
+    verdict = check(ids, read_list(server, KEY))
+    assert not verdict.lost and set(verdict.doubled) == set(ids[:2]), verdict
+
+
+def test_a_plain_push_that_was_cut_short_by_a_kill_is_known_for_one(
+    server: RedisServer, proxy: FaultProxy, without_scripts: None, fill: Fill, replay: Replay, start: Start
+) -> None:
+    """No row is taken for one that a script attempted before it is known that there are none."""
+    ids = fill(Destination(f"{HOST}:{proxy.port}", 0, KEY, "left"))
+    held = proxy.hold_requests(after=b"content")
+    process = start("drain")
+    assert held.wait(20)
+    process.kill()
+    process.wait()
+    tried = [batch["attempted"] for batch in replay("list", "--json").json["batches"]]
+    assert tried[0] == "plain" and "script" not in tried
+    held.release()
+    proxy.heal()
+    server.cli("ACL", "SETUSER", "shop", "+@all")  # scripts are allowed from now on
+    run = replay("drain", "--json")
+    assert (run.code, run.json["remaining"]) == (0, 0) and "may be in Redis twice" in run.err
+    verdict = check(ids, read_list(server, KEY))
+    assert not verdict.lost and set(verdict.doubled) == set(ids[:2]), verdict
+
+
 def test_a_plain_push_never_repeats_what_is_in_doubt(
     server: RedisServer, destination: Destination, spool_dir: Path, replay: Replay
 ) -> None:
@@ -644,7 +694,7 @@ def test_a_second_interrupt_does_not_wait(
     with FaultProxy(own_server.port) as proxy:
         monkeypatch.setenv("PLUMELOG_REDIS_URL", f"redis://{HOST}:{proxy.port}")
         ids = fill(Destination(f"{HOST}:{proxy.port}", 0, KEY, "left"))
-        held = proxy.hold_requests(times=None, after=b"EVALSHA")
+        held = proxy.hold_requests(times=None, after=b"content")
         process = start("--json")
         assert held.wait(20)
         process.send_signal(signal.SIGINT)
@@ -691,13 +741,40 @@ def test_root_leaves_nothing_that_the_application_cannot_use(
 
 
 @pytest.mark.needs_root
-def test_root_goes_where_the_application_s_user_cannot(
+def test_root_does_not_go_where_the_application_s_user_cannot(
     server: RedisServer, destination: Destination, spool_dir: Path, fill: Fill, start: Start, tmp_path: Path
 ) -> None:
-    """The spool of another user below a directory that only root may enter is drained all the same."""
+    """The spool of another user below a directory that only root may enter is left as it is."""
     fill(destination)
     for path in (spool_dir, *spool_dir.rglob("*")):
         os.chown(path, 65_534, 65_534)
     tmp_path.chmod(0o700)
+    before = _files(spool_dir)
     run = _ended(start("--json"))
-    assert (run.code, run.json["delivered"]) == (0, 6)
+    assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
+    assert "run it as that user, where that is possible: setpriv --reuid 65534" in run.err
+    assert _files(spool_dir) == before
+
+
+def test_a_directory_that_is_deleted_meanwhile(
+    server: RedisServer,
+    destination: Destination,
+    spool_dir: Path,
+    fill: Fill,
+    replay: Replay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was delivered is told all the same, and that something is wrong."""
+    fill(destination)
+    send = Sender.send
+
+    async def sent(self: Sender, batch: Batch) -> Any:
+        outcome = await send(self, batch)
+        shutil.rmtree(spool_dir, ignore_errors=True)
+        return outcome
+
+    monkeypatch.setattr(Sender, "send", sent)
+    run = replay("drain", "--json")
+    assert run.code == 1
+    assert run.json["delivered"] == server.cli("LLEN", KEY) > 0
+    assert "what is left cannot be told" in run.err and "No such file or directory" in run.err

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lab.servers import HOST, RedisServer
 from plumelog_loguru import PlumelogSettings
+from plumelog_loguru._batch import BatchId, new_lane_id
 from plumelog_loguru._destination import Destination
+from plumelog_loguru._spool import DeadLetter, DeadLetters
 from plumelog_loguru.cli import _drain, _status
 from plumelog_loguru.cli._flags import parse, settings_of
 
@@ -150,3 +153,61 @@ def test_the_exit_code_is_that_of_the_process(spool_dir: Path, start: Start) -> 
     process: subprocess.Popen[str] = start("stauts")
     process.communicate(timeout=30)
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize("flag", ["--redis-host", "--redis-port", "--redis-db"])
+def test_an_address_that_would_not_be_heeded_is_refused(
+    flag: str, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names a server is not sent to the one in the environment without a word."""
+    monkeypatch.setenv("PLUMELOG_REDIS_URL", f"redis://:{SECRET}@host")
+    _assert_refused(replay("status", flag, "1"), flag, "PLUMELOG_REDIS_URL")
+    assert settings_of(parse(["status", flag, "1", "--redis-url", "redis://other"])).redis_url is not None
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status > /dev/full", "standard output cannot be written (No space left on device)"),
+        ("list --json > /dev/full", "standard output cannot be written (No space left on device)"),
+        ("--help > /dev/full", "standard output cannot be written (No space left on device)"),
+        ("dead-letters export > /dev/full", "standard output cannot be written (No space left on device)"),
+        ("status >&-", "standard output cannot be written (Bad file descriptor)"),
+        ("export >&-", "standard output cannot be written (Bad file descriptor)"),
+        ("import - <&-", "the file cannot be read (Bad file descriptor)"),
+    ],
+)
+def test_a_stream_that_fails_or_is_closed_is_said(
+    words: str,
+    said: str,
+    unbuffered: str,
+    spool_dir: Path,
+    destination: Destination,
+    fill: Fill,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No traceback, and no error that must be guessed at: one sentence, and an exit code that tells."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    fill(destination, batches=20, records=20)
+    letters = DeadLetters(spool_dir)
+    letters.write(DeadLetter(BatchId(new_lane_id(), 1), b"x" * 100_000, destination, "too large", 1))
+    ended = _shell(words)
+    assert ended.returncode == (2 if words.startswith("import") else 1)
+    assert ended.stderr.splitlines()[-1] == f"plumelog-replay: {said}"
+    assert "broke off" not in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_without_standard_error_all_is_done(spool_dir: Path, destination: Destination, fill: Fill) -> None:
+    """Words that cannot be told go nowhere: not to standard output, and the work goes on."""
+    fill(Destination("redis-b:6379", 0, KEY, "left"))
+    for closed in ("2>&-", "2> /dev/full"):
+        ended = _shell(f"list {closed}")
+        assert (ended.returncode, ended.stderr, "plumelog-replay:" in ended.stdout) == (0, "", False)
+    assert _shell("stauts 2>&-").returncode == 2
+    assert _shell("status <&- >&- 2>&-").returncode == 1
+
+
+def _shell(words: str) -> subprocess.CompletedProcess[str]:
+    line = f"'{sys.executable}' -m plumelog_loguru.cli {words}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30)

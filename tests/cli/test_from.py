@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.oracle import check, read_list
+from lab.proxy import FaultProxy
 from lab.servers import HOST, RedisServer
 from plumelog_loguru._batch import AttemptedBy
 from plumelog_loguru._destination import Destination
@@ -84,13 +85,29 @@ def test_what_was_in_doubt_counts_as_possibly_doubled(
     assert check(ids, read_list(server, KEY)).exactly_once
 
 
+def test_doubt_outlives_a_lost_reply(
+    server: RedisServer, proxy: FaultProxy, fill: Fill, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may be in the old list counts as possibly doubled, also where the new one is asked twice."""
+    monkeypatch.setenv("PLUMELOG_REDIS_URL", f"redis://{HOST}:{proxy.port}")
+    ids = fill(OLD, attempted_by="script")
+    proxy.drop_replies(after=b"content", times=1)
+    run = replay("drain", "--json", "--from", "any")
+    assert (run.code, run.json["delivered"], run.json["already_applied"]) == (0, 6, 1)
+    assert "6 of the records may be in Redis twice" in run.err
+    assert check(ids, read_list(server, KEY)).exactly_once
+
+
 def test_a_slip_is_told(server: RedisServer, destination: Destination, fill: Fill, replay: Replay) -> None:
-    """A destination that no part has is named, and what is asked for besides is done."""
+    """What cannot be a destination is refused; one that no part has is told, and the rest is done."""
     fill(destination)
     fill(OLD)
+    said = "no part is meant for {}; 'plumelog-replay status' shows which there are"
     run = replay("drain", "--json", "--from", "redis-b:6379")
+    assert (run.code, run.out) == (2, "") and said.format("redis-b:6379") in run.err
+    run = replay("drain", "--json", "--from", str(OTHER))
     assert (run.code, run.json["delivered"], run.json["elsewhere"]) == (0, 6, 6)
-    assert "no part is meant for redis-b:6379; 'plumelog-replay status' shows which there are" in run.err
+    assert said.format(OTHER) in run.err
 
 
 def test_a_living_owner_keeps_what_it_has(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +51,11 @@ RECORD: dict[str, Any] = {
 def line_of(**changes: Any) -> bytes:
     """A record as one line, without the end of the line."""
     return orjson.dumps({**RECORD, **changes})
+
+
+def _twice(first: bytes, key: bytes = b'"content"') -> bytes:
+    """A record that has a field more, which a second one of its name hides."""
+    return b"{%b:%b,%b" % (key, first, line_of()[1:])
 
 
 def _file(tmp_path: Path, *lines: bytes) -> str:
@@ -139,6 +146,14 @@ def test_json(spool_dir: Path, tmp_path: Path, replay: Replay) -> None:
         (line_of(**{"@type": "java.lang.Runtime"}), "begins with @ or $"),
         (line_of(**{"$ref": "$"}), "begins with @ or $"),
         (b"{}", "needs appName, a text"),
+        (_twice(b'{"@type":"java.lang.Runtime","$ref":"$"}'), "has a field twice"),
+        (_twice(b'"other"'), "has a field twice"),
+        (_twice(b'"other"', key=b'"content" '), "has a field twice"),
+        (_twice(b'"other"', key=b'"content"\t'), "has a field twice"),
+        (_twice(b'"other"', key=b'"cont\\u0065nt"'), "has a field twice"),
+        (_twice(b"[" * 1000 + b"]" * 1000), "has a field twice"),
+        (_twice(b'{"a":' * 1020 + b"1" + b"}" * 1020), "has a field twice"),
+        (_twice(b"9" * 300), "has a field twice"),
         (line_of(content="x" * (1 << 20)), "is longer than record_max_bytes (1048576)"),
     ],
 )
@@ -212,15 +227,36 @@ def test_what_does_not_fit_is_refused(
     name = _file(tmp_path, *lines)
     for words in (("--spool-max-bytes", "3000000"), ("--spool-min-free-bytes", str(1 << 60))):
         run = replay("import", name, *words)
-        assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
+        assert (run.code, run.out, run.err.count("\n")) == (1, "", 1)
         assert "has no room for it: raise spool_max_bytes" in run.err
+        run = replay("import", name, "--json", *words)
+        assert_schema("import", run.json)
+        assert (run.code, run.json["records"], run.json["part"]) == (1, 0, None)
         with open(name) as file:
             pipe = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
         assert pipe.stdout is not None
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe.stdout))
-        assert replay("import", "-", *words).code == 2
+        assert replay("import", "-", *words).code == 1
         pipe.stdout.close()
         pipe.wait()
+        assert list(spool_dir.iterdir()) == []
+
+
+def test_a_disk_that_is_full(
+    spool_dir: Path, tmp_path: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not even a directory can be made there is no room either; and nothing stays of the try."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    name = _file(tmp_path, line_of())
+    for call in ("mkdir", "rename"):  # at the beginning, and when it is to be seen
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            run = replay("import", name)
+        assert (run.code, run.out, run.err.count("\n")) == (1, "", 1)
+        assert "No space left on device" in run.err
         assert list(spool_dir.iterdir()) == []
 
 
@@ -281,7 +317,7 @@ def test_what_root_imports_belongs_to_the_application() -> None:
     code = """
 import sys
 from plumelog_loguru.cli import _owner, main
-_owner._works_here = lambda _: True  # here Python itself may be where only root can read it
+_owner._files_of_code = lambda: []  # here Python itself may be where only root can read it
 sys.exit(main())
 """
     with tempfile.TemporaryDirectory() as path:
@@ -387,3 +423,64 @@ sink.close(0.1)
     assert replay("import", str(first)).code == 0
     assert replay("export", "--output", str(second)).code == 0
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_text_that_looks_like_fields_is_text(spool_dir: Path, tmp_path: Path, replay: Replay) -> None:
+    """What reads like a key in a text, or space around the colons, makes no record a wrong one."""
+    lines = [
+        line_of(content='say "content":1, "content" : 2'),
+        line_of().replace(b'":', b'"\t :'),
+        json.dumps({**RECORD, "content": '{"@type":"x","@type":"y"}'}).encode(),
+    ]
+    assert replay("import", _file(tmp_path, *lines)).code == 0
+    assert _values(spool_dir) == lines
+
+
+def test_an_interrupt_after_the_naming_does_not_make_it_look_failed(spool_dir: Path, tmp_path: Path) -> None:
+    """From just before the part has its name on, Ctrl-C changes neither the result nor the exit code."""
+    code = """
+import os, signal, sys
+from plumelog_loguru._spool import NewPart
+from plumelog_loguru.cli import _import, main
+publish, show = NewPart.publish, _import.show
+def interrupted(function):
+    def call(*words):
+        os.kill(os.getpid(), signal.SIGINT)
+        result = function(*words)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+    return call
+NewPart.publish, _import.show = interrupted(publish), interrupted(show)
+code = main()
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+    words = [sys.executable, "-c", code, "import", _file(tmp_path, line_of())]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, len(_values(spool_dir))) == (0, 1), ended.stderr
+    assert ended.stdout.startswith("1 record imported for ") and "interrupted" not in ended.stderr
+
+
+def test_an_interrupt_before_imports_nothing(
+    spool_dir: Path, tmp_path: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while it reads takes all back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plumelog_loguru._spool.NewPart.append", interrupt)
+    run = replay("import", _file(tmp_path, line_of()))
+    assert (run.code, list(spool_dir.iterdir())) == (130, [])
+
+
+@pytest.mark.parametrize("how", [">&-", "> /dev/full", "--json > /dev/full", "> >(true)"])
+def test_an_import_whose_result_nobody_reads_is_done(how: str, spool_dir: Path, tmp_path: Path) -> None:
+    """Whoever took it for failed would import it twice: the result goes to standard error, the code is 0."""
+    program = f"'{sys.executable}' -m plumelog_loguru.cli import '{_file(tmp_path, line_of())}'"
+    ended = subprocess.run(
+        ["bash", "-c", f"{program} {how}"], capture_output=True, text=True, timeout=30, check=False
+    )
+    (part,) = spool_dir.glob("part-*")
+    assert f"1 record imported as part {part.name.removeprefix('part-')}\n" in ended.stderr
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr

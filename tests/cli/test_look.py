@@ -429,7 +429,7 @@ def test_export_leaves_other_destinations_out_and_says_so(filled: Part, fill: Fi
 
 def test_the_survey_and_the_list_agree(filled: Part, spool_dir: Path, replay: Replay) -> None:
     """What 'status' counts is what 'list' shows."""
-    status = replay("status", "--json", "--redis-port", "1").json
+    status = replay("status", "--json", "--redis-url", "redis://127.0.0.1:1").json
     listed = replay("list", "--json").json
     assert (status["records"], status["bytes"]) == (listed["records"], listed["bytes"])
     assert SpoolDirectory(spool_dir, DESTINATION).survey()[0].records == 4

@@ -174,6 +174,7 @@ def test_living_owners_and_other_lists_keep_theirs(
         ids = fill(destination)
         run = replay("export", "--move", "--output", str(output), "--json")
         assert (run.json["records"], living.records) == (6, 1)
+        assert run.code == 1 and run.err.count("format 99") == 1
         assert _names(output) == ids
     finally:
         living.close()

@@ -247,7 +247,7 @@ def test_locks_that_cannot_be_trusted(
 AS_ROOT = """
 import sys
 from plumelog_loguru.cli import _owner, main
-_owner._works_here = lambda _: True  # here Python itself may be where only root can read it
+_owner._files_of_code = lambda: []  # here Python itself may be where only root can read it
 sys.exit(main(sys.argv[1:]))
 """
 

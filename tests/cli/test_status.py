@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lab.servers import RedisServer
+from plumelog_loguru._batch import BatchId, new_lane_id
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._journal import Journal
-from plumelog_loguru._spool import Part, SpoolDirectory
+from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, SpoolDirectory
 
 from .conftest import KEY, Fill, Replay, batch_of
 from .test_drain import _files
@@ -205,3 +206,29 @@ def test_times_that_no_clock_shows_are_shown_as_numbers(
     run = replay("status")
     assert (run.code, run.err) == (0, "")
     assert "999999999999999 ms" in run.out
+
+
+def test_a_link_in_the_place_of_the_letters(
+    server: RedisServer, destination: Destination, tmp_path: Path, spool_dir: Path, fill: Fill, replay: Replay
+) -> None:
+    """All else is shown, the link is not followed, and that is told."""
+    fill(destination)
+    elsewhere = DeadLetters(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    elsewhere.write(DeadLetter(BatchId(new_lane_id(), 1), b"{}", destination, "too large", 1))
+    (spool_dir / "dead-letters").symlink_to(elsewhere.path)
+    run = replay("status", "--json")
+    assert (run.code, run.json["records"], run.json["dead_letters"]) == (1, 6, 0)
+    assert "it is no directory; a symbolic link is refused" in run.err
+    run = replay("status")
+    assert "letters     cannot be read" in run.out
+    run = replay("purge", "--yes")
+    assert (run.code, run.out.splitlines()[-1]) == (1, "6 records purged")
+    assert "a symbolic link is refused" in run.err
+    for command in ("audit", "doctor"):
+        run = replay(command)
+        assert run.code == 1 and "a symbolic link is refused" in run.out + run.err
+    for words in (["list"], ["export"], ["drop", "--all", "--yes"]):
+        run = replay("dead-letters", *words)
+        assert (run.code, run.out) == (2, "") and "a symbolic link is refused" in run.err
+    assert len(elsewhere.names()) == 1

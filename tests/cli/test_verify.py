@@ -179,6 +179,7 @@ def test_a_newer_format_is_told_and_left(
     for finding in findings:
         assert not finding["repairable"] and finding["records"] == 0
         assert "newer version" in finding["cure"] and "format" in finding["what"]
+        assert "newer version" not in finding["what"]
 
 
 def test_what_lies_in_quarantine_is_counted_and_no_fault(spool_dir: Path, verify: Callable[[], Run]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import tracemalloc
 from pathlib import Path
 from zlib import crc32
 
@@ -131,6 +132,50 @@ def test_links_are_refused(letters: DeadLetters, tmp_path: Path) -> None:
     path.with_suffix(".new").symlink_to(elsewhere / "victim")
     letters.write(letter())
     assert not (elsewhere / "victim").exists() and not path.is_symlink()
+
+
+@unix
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_directory_is_refused_by_every_call(
+    kind: str, letters: DeadLetters, tmp_path: Path
+) -> None:
+    """A link to the letters of another spool is not followed: none is listed, read, written or removed."""
+    (tmp_path / "other").mkdir()
+    other = DeadLetters(tmp_path / "other")
+    other.write(letter())
+    other.prepare(letter(2))
+    (name,) = other.names()
+    if kind == "link":
+        letters.path.symlink_to(other.path)
+    else:
+        letters.path.touch()
+    for call in (
+        letters.names,
+        lambda: letters.read(name),
+        lambda: letters.has(letter().id),
+        lambda: letters.remove(name),
+        lambda: letters.prepare(letter(3)),
+        lambda: letters.commit(letter(2).id),
+    ):
+        with pytest.raises(SpoolError, match="it is no directory; a symbolic link is refused"):
+            call()
+    letters.discard(letter(2).id)
+    assert len(list(other.path.iterdir())) == 2
+
+
+@unix
+def test_a_file_that_is_larger_than_any_letter_is_not_read(letters: DeadLetters) -> None:
+    """It is damaged, and takes no memory."""
+    letters.write(letter())
+    (name,) = letters.names()
+    os.truncate(letters.path / name, 1 << 40)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptLetter, match="larger than a letter can be"):
+            letters.read(name)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @unix

@@ -204,6 +204,18 @@ def test_planted_files_beside_the_database_are_found(
     assert checked.batches == len(batches)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [DATABASE, WAL, SHM])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(image: Image, spool_dir: Path, name: str) -> None:
+    """Nobody writes to it: it is told of, and never opened."""
+    part = image.copy_to(spool_dir)
+    path = part / "spool" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    flaws = check_store(part / "spool", held_rows=True).flaws
+    assert (path, "it is no plain file") in [(flaw.path, flaw.what) for flaw in flaws]
+
+
 def test_a_row_of_a_newer_version_is_no_damage(
     spool_dir: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,15 @@ class Sender:
         self._scripts_have_worked = False
 
     @property
+    def knows_how(self) -> bool:
+        """Whether it is settled in which way batches go: scripts have worked, or are not used.
+
+        Until then nothing should be marked as attempted by a script: the first answer may lead to plain
+        pushes.
+        """
+        return self._scripts_have_worked or self.delivery == "at_least_once"
+
+    @property
     def attempts_by(self) -> AttemptedBy:
         """How a batch is attempted now that never was."""
         return AttemptedBy.SCRIPT if self.delivery == "exactly_once" else AttemptedBy.PLAIN

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from .._batch import Batch
 from ._directory import PartInfo, SpoolDirectory
 from ._facts import read_destination
-from ._failures import SpoolError, SpoolFull
+from ._failures import NO_ROOM_ERRNOS, SpoolError, SpoolFull
 from ._lock import PartLock
 from ._part import Part, PartOptions
 from ._part_directory import (
@@ -37,6 +37,7 @@ class NewPart:
             min_free_bytes: what is to stay free on the disk.
 
         Raises:
+            SpoolFull: there is no room for it.
             SpoolError: the directory takes no new part.
         """
         self._directory = directory
@@ -46,7 +47,7 @@ class NewPart:
         try:
             path, lock = make_unnamed(directory.path, directory.destination, ASIDE, fsync=True)
         except OSError as error:
-            raise SpoolError(f"nothing can be put into {directory.path}: {error}") from error
+            raise _refused(directory, error) from error
         try:
             self._part = Part(path, directory.destination, lock, options=PartOptions(fsync=True))
         except BaseException:
@@ -92,7 +93,7 @@ class NewPart:
         try:
             return self._part.publish().name.removeprefix("part-")
         except OSError as error:
-            raise SpoolError(f"nothing can be put into {self._directory.path}: {error}") from error
+            raise _refused(self._directory, error) from error
 
     def discard(self) -> None:
         """Forget it. Never raises; what cannot be removed now is removed by whoever comes next."""
@@ -102,6 +103,11 @@ class NewPart:
         except OSError:
             pass
         self._part.close()
+
+
+def _refused(directory: SpoolDirectory, error: OSError) -> SpoolError:
+    kind = SpoolFull if error.errno in NO_ROOM_ERRNOS else SpoolError
+    return kind(f"nothing can be put into {directory.path}: {error}")
 
 
 def purge(directory: SpoolDirectory, info: PartInfo) -> bool:

@@ -46,6 +46,7 @@ DIRECTORY = "dead-letters"
 _PREFIX_BYTES = len(b"PLD1 01234567 ")
 NAME = re.compile(r"[0-9a-f]{32}\.letter")
 LEFT_NAME = re.compile(r"[0-9a-f]{32}\.new")
+MOST_BYTES = 64 << 20  # of a letter: one record, which has a mebibyte at most, and a header
 LEFT_AFTER_SECONDS = 3600.0  # nobody takes so long between preparing a letter and naming it
 
 
@@ -62,6 +63,7 @@ class DeadLetter:
     destination: Destination
     reason: str  # one line, without a secret
     at_ms: int  # when it was given up, epoch milliseconds
+    may_be_there: bool = False  # it was pushed plainly since: Redis may have it, and cannot tell
 
 
 class DeadLetters:
@@ -103,6 +105,7 @@ class DeadLetters:
     def commit(self, batch_id: BatchId) -> None:
         """Give a letter that is prepared its name."""
         try:
+            self._check_directory()
             os.replace(self._path_of(batch_id, ".new"), self._path_of(batch_id))
             if self._fsync:
                 sync_directory(self.path)
@@ -112,6 +115,7 @@ class DeadLetters:
     def discard(self, batch_id: BatchId) -> None:
         """Forget a letter that is prepared. Never raises."""
         with suppress(OSError):
+            self._check_directory()
             os.unlink(self._path_of(batch_id, ".new"))
 
     # ---------------------------------------------------------------- reading
@@ -119,6 +123,7 @@ class DeadLetters:
     def has(self, batch_id: BatchId) -> bool:
         """Whether there is a letter for this identity."""
         try:
+            self._check_directory()
             return stat.S_ISREG(os.lstat(self._path_of(batch_id)).st_mode)
         except FileNotFoundError:
             return False
@@ -129,6 +134,7 @@ class DeadLetters:
         """The names of all letters, oldest file first."""
         try:
             found = []
+            self._check_directory()
             for entry in os.scandir(self.path):
                 if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # somebody removed it just now
@@ -154,19 +160,28 @@ class DeadLetters:
             SpoolError: it cannot be read, or is gone.
         """
         try:
-            with open(os.open(self._checked(name), os.O_RDONLY | SAFE_OPEN), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise CorruptLetter(f"{name} is no file")
-                return _decoded(file.read())
+            path = self._checked(name)
+            self._check_directory()
+            with open(os.open(path, os.O_RDONLY | SAFE_OPEN), "rb") as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise CorruptLetter("it is no file")
+                if found.st_size > MOST_BYTES:
+                    raise CorruptLetter("it is larger than a letter can be")
+                return _decoded(file.read(MOST_BYTES))
         except OSError as error:
             raise SpoolError(f"the dead letter {name} in {self.path} cannot be read: {error}") from error
 
     def remove(self, name: str) -> None:
         """Delete the letter with this name; no harm is done if it is gone."""
         try:
-            self._checked(name).unlink(missing_ok=True)
+            path = self._checked(name)
+            self._check_directory()
+            path.unlink(missing_ok=True)
             if self._fsync:
                 sync_directory(self.path)
+        except FileNotFoundError:
+            pass  # with the directory
         except OSError as error:
             raise SpoolError(f"the dead letter {name} in {self.path} cannot be removed: {error}") from error
 
@@ -186,9 +201,12 @@ class DeadLetters:
             os.chmod(self.path, 0o700)
             if self._fsync:
                 sync_directory(self.path.parent)
+        self._check_directory()
+        self.clear_leftovers()
+
+    def _check_directory(self) -> None:
         if not stat.S_ISDIR(os.lstat(self.path).st_mode):
             raise OSError("it is no directory; a symbolic link is refused")
-        self.clear_leftovers()
 
     def clear_leftovers(self) -> None:
         """Remove what writers left that died before a letter had its name.
@@ -205,16 +223,17 @@ class DeadLetters:
 
 
 def _encoded(letter: DeadLetter) -> bytes:
-    header = dumps(
-        {
-            "format": FORMAT,
-            "lane": letter.id.lane,
-            "seq": letter.id.seq,
-            "destination": letter.destination.to_json(),
-            "reason": letter.reason,
-            "at_ms": letter.at_ms,
-        }
-    )
+    facts = {
+        "format": FORMAT,
+        "lane": letter.id.lane,
+        "seq": letter.id.seq,
+        "destination": letter.destination.to_json(),
+        "reason": letter.reason,
+        "at_ms": letter.at_ms,
+    }
+    if letter.may_be_there:  # else it is as all earlier versions wrote it
+        facts["may_be_there"] = True
+    header = dumps(facts)
     return b"PLD1 %08x %b\n%b" % (crc32(letter.value, crc32(header + b"\n")), header, letter.value)
 
 
@@ -232,6 +251,7 @@ def _decoded(data: bytes) -> DeadLetter:
             Destination.from_json(header["destination"]),
             str(header["reason"]),
             int(header["at_ms"]),
+            bool(header.get("may_be_there", False)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptLetter(f"a dead letter has an unreadable header ({type(error).__name__})") from None

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 1.0  # that a call waits for another program
 
 # A quota of the disk that is exhausted is an input/output error to SQLite.
 _NO_ROOM = re.compile("disk is full|disk I/O error")
-_NO_ROOM_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 # What SQLite calls operational is often the state of the disk or of another program, and else a database that
 # no diskcache made.
@@ -62,7 +62,7 @@ def translated(
             f"{TIMEOUT_SECONDS:g} s (it is locked by another program, read-only, or on a full disk)"
         )
     text = f"the spool {path} could not be {doing}: {error}"
-    if _NO_ROOM.search(str(error)) or (isinstance(error, OSError) and error.errno in _NO_ROOM_ERRNOS):
+    if _NO_ROOM.search(str(error)) or (isinstance(error, OSError) and error.errno in NO_ROOM_ERRNOS):
         return SpoolFull(text)
     if isinstance(error, sqlite3.OperationalError):
         return (SpoolError if _PASSING.search(str(error)) else SpoolDamaged)(text)

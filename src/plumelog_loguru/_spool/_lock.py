@@ -12,11 +12,13 @@ Where there is no ``flock`` (Windows), nothing is locked and nothing must ever b
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 if sys.platform == "win32":
     LOCKS = False
@@ -68,6 +70,19 @@ else:
 
 # A planted link must not be followed, nor a planted pipe waited for.
 SAFE_OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading that somebody may have put another thing in the place of.
+
+    Raises:
+        OSError: it is no plain file, or cannot be read.
+    """
+    file = open(os.open(path, os.O_RDONLY | SAFE_OPEN), "rb")  # noqa: SIM115  # the caller's
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return file
 
 
 class PartLock:

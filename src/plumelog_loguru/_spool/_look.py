@@ -26,7 +26,7 @@ from ._database import (
     refuse_lone_log,
 )
 from ._failures import TIMEOUT_SECONDS, SpoolDamaged, SpoolError, translated
-from ._lock import SAFE_OPEN, is_held
+from ._lock import is_held, open_plain
 from ._row import HEAD_BYTES, CorruptRow, NewerFormat, Row, RowKey, decode_row
 from ._salvage import key_of, salvage_entries
 
@@ -266,10 +266,7 @@ def _has_index(path: Path) -> bool:
             return False
         if is_held(path.with_name("lock")):
             return True  # by us, perhaps: to close a file in which SQLite has locks would give them up
-        with (
-            open(os.open(index, os.O_RDONLY | SAFE_OPEN), "rb") as file,
-            open(os.open(path / f"{DATABASE}-wal", os.O_RDONLY | SAFE_OPEN), "rb") as log,
-        ):
+        with open_plain(index) as file, open_plain(path / f"{DATABASE}-wal") as log:
             first, second = file.read(_INDEX_HEAD_BYTES), file.read(_INDEX_HEAD_BYTES)
             return first == second and first[32:40] == log.read(24)[16:]  # the salts of the log
     return False

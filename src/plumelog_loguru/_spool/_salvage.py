@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._batch import BatchId
-from ._lock import SAFE_OPEN
+from ._lock import SAFE_OPEN, open_plain
 from ._row import CorruptRow, NewerFormat, RowKey, decode_row
 
 _PAGE = 4096  # bytes; SQLite's default, which diskcache leaves
@@ -295,5 +295,5 @@ def _two(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read(path: Path) -> bytes:
-    with open(os.open(path, os.O_RDONLY | SAFE_OPEN), "rb") as file:
+    with open_plain(path) as file:
         return file.read()

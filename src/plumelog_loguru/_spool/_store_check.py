@@ -22,6 +22,7 @@ from pathlib import Path
 from ._database import DATABASE, FILES, SQLITE_JOURNAL, Schema, is_unfinished
 from ._failures import SpoolDamaged
 from ._files import is_plain_file
+from ._lock import open_plain
 from ._look import asked, has_rows, rows_of, salvage
 from ._row import CorruptRow, NewerFormat, RowKey, decode_row
 from ._salvage import is_broken_inside
@@ -110,7 +111,7 @@ def _flaws_of_files(path: Path, *, held_rows: bool) -> Iterator[StoreFlaw]:
 def _flaws_of_index(path: Path) -> Iterator[StoreFlaw]:
     """The index of a log knows how long it was; SQLite makes it anew and does not ask."""
     try:
-        with open(path / _SHM, "rb") as file:
+        with open_plain(path / _SHM) as file:
             index = file.read(2 * _INDEX.size + _BACKFILLED.size)
     except OSError:
         return
@@ -144,7 +145,7 @@ def _is_sealed(header: bytes) -> bool:
 def _frames_of(log: Path, salt: bytes) -> int:
     """How many frames with this salt a log begins with."""
     frames = 0
-    with suppress(OSError), open(log, "rb") as file:
+    with suppress(OSError), open_plain(log) as file:
         size = os.fstat(file.fileno()).st_size
         for at in range(_WAL_HEADER, size - _FRAME + 1, _FRAME):
             file.seek(at + 8)
@@ -187,7 +188,8 @@ def _check_copy(path: Path, checked: CheckedStore, held_rows: bool) -> None:
             _count_salvaged(path, checked)
             return
         for name in (DATABASE, _WAL):
-            shutil.copyfile(path / name, Path(folder) / name)
+            with open_plain(path / name) as file, open(Path(folder) / name, "wb") as copy:
+                shutil.copyfileobj(file, copy)
         with closing(sqlite3.connect(Path(folder) / DATABASE)) as connection:
             _check_database(path, connection, checked, held_rows)
 

@@ -157,7 +157,8 @@ def _check_dead(path: Path, part: str, seen: Verified) -> Iterator[Finding]:
     try:
         destination = read_destination(path)
     except NewerPart as error:
-        yield Finding(part, path / FACTS, _of_it(error, path), _NEWER, repairable=False)
+        what, _, _ = _of_it(error, path).partition(";")  # the rest is the cure
+        yield Finding(part, path / FACTS, what, _NEWER, repairable=False)
         return
     if destination is None:
         yield Finding(

@@ -47,6 +47,7 @@ class Audit:
     source: str
     auditor: Auditor
     failure: str | None  # why the list was not read to its end
+    oldest_is: str = "the first line"  # from where places are counted
 
     @property
     def producers(self) -> Sequence[tuple[str, Producer]]:
@@ -84,6 +85,7 @@ class Audit:
             yield (
                 f"producer    {name}  {producer.app}/{producer.env}  seq {first}-{last}  "
                 f"{counted(len(producer.listed) + len(producer.again), 'record')}"
+                + (f", {producer.spooled:,} in the spool" if producer.spooled else "")
             )
             if gaps := producer.gaps():
                 ranges = _few([_range(*gap) for gap in gaps])
@@ -123,7 +125,7 @@ class Audit:
             places = _few([str(place) for place in seen.unreadable])
             yield (
                 f"{counted(seen.not_records, 'value')} that no Plumelog server can read, being no JSON "
-                f"object: {places}"
+                f"object: number {places}, counted from {self.oldest_is}"
             )
         yield from seen.problems
 
@@ -140,7 +142,10 @@ def run(call: Call) -> int:
     auditor = Auditor(key)
     if call.arguments.file is None:
         audit = Audit(
-            str(call.settings.destination), auditor, asyncio.run(_read_list(call, auditor, directory))
+            str(call.settings.destination),
+            auditor,
+            asyncio.run(_read_list(call, auditor, directory)),
+            f"the {'right' if call.settings.redis_push_side == 'left' else 'left'} end of the list",
         )
     else:
         _read_file(call.arguments.file, auditor)

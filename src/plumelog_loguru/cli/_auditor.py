@@ -90,7 +90,12 @@ class Auditor:
 
     def _letters(self, spool_dir: Path) -> Iterator[bytes]:
         letters = DeadLetters(spool_dir)
-        for name in letters.names():
+        try:
+            names = letters.names()
+        except SpoolError as error:
+            self.problems.append(str(error))
+            return
+        for name in names:
             try:
                 yield letters.read(name).value
             except (CorruptLetter, NewerFormat, SpoolError) as error:

@@ -7,10 +7,13 @@ file or a list that an enemy of the terminal has written to.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import ArgumentTypeError, Namespace
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import IO
 
 from .._errors import PlumelogError
 from .._settings import PlumelogSettings
@@ -21,6 +24,13 @@ DONE, LEFT, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 class UsageError(PlumelogError):
     """The command line cannot be understood, or not be obeyed; the message says why, in one sentence."""
+
+
+class OutputError(PlumelogError):
+    """Standard output takes no more; the message says why, in one sentence."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output cannot be written ({error.strerror})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +56,53 @@ class Call:
 
 def tell(sentence: str) -> None:
     """A word to the operator."""
-    print(one_line(f"plumelog-replay: {sentence}"), file=sys.stderr, flush=True)
+    try:
+        print(one_line(f"plumelog-replay: {sentence}"), file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)  # nobody can be told, and the work goes on
 
 
 def show(line: str) -> None:
     """A line of the result."""
-    print(one_line(line))
+    put(one_line(line) + "\n")
 
 
 def show_json(facts: object) -> None:
     """The result as one line of JSON."""
-    print(json.dumps(facts))  # any text at all: a path can hold bytes that are none
+    put(json.dumps(facts) + "\n")  # any text at all: a path can hold bytes that are none
+
+
+def put(text: str) -> None:
+    """Text as it is, to standard output.
+
+    Raises:
+        BrokenPipeError: who reads it has had enough.
+        OutputError: it cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def flush_output() -> None:
+    """Have all written that was shown; raises as `put`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what is written from now on nowhere, or the interpreter would complain of the rest at its end."""
+    with suppress(OSError, ValueError):  # a test's has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def one_line(text: str) -> str:

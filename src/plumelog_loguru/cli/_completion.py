@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, _SubParsersAction
 
-from ._command import DONE, Call, UsageError, show_json
+from ._command import DONE, Call, UsageError, put, show_json
 from ._flags import parser_of
 
 _FILES = ("FILE", "PATH")
@@ -37,7 +37,7 @@ def run(call: Call) -> int:
     if call.arguments.json:
         show_json({"shell": call.arguments.shell, "script": script})
     else:
-        print(script)
+        put(script + "\n")
     return DONE
 
 

@@ -35,7 +35,7 @@ def add_flags(parser: ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="NAME",
-        help="letters, by the names that 'list' shows; right behind the deed",
+        help="letters, by the names that 'list' shows",
     )
     parser.add_argument(
         "--all", action="store_true", help="all letters, as 'list' and 'export' do without it"
@@ -143,7 +143,7 @@ def _judge(call: Call, seen: Sequence[Seen]) -> int:
     elsewhere = [one for one in seen if one.result == "elsewhere"]
     if elsewhere:
         tell(
-            f"{counted(len(elsewhere), 'letter')} stay: meant for "
+            f"{counted(len(elsewhere), 'letter stays', 'letters stay')}: meant for "
             f"{', '.join(sorted({str(one.destination) for one in elsewhere}))}; "
             "retry with the settings of that destination"
         )
@@ -152,5 +152,6 @@ def _judge(call: Call, seen: Sequence[Seen]) -> int:
     if not arguments.names:
         left = [one for one in left if one.result != "elsewhere"]
     if left and arguments.deed == "retry":
-        tell(f"{counted(len(left), 'letter')} remain in {DeadLetters(call.directory.path).path}")
+        letters = DeadLetters(call.directory.path)
+        tell(f"{counted(len(left), 'letter remains', 'letters remain')} in {letters.path}")
     return LEFT if left else DONE

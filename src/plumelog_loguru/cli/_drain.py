@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .._clock import SYSTEM_CLOCK
 from .._delivery import import_redis
-from .._spool import PartInfo
+from .._spool import PartInfo, SpoolError
 from ._command import DONE, INTERRUPTED, LEFT, Call, UsageError, counted, positive, show, show_json, tell
 from ._drainer import Drainer, Order
 from ._owner import act_as_owner
@@ -84,6 +84,8 @@ def run(call: Call) -> int:
     order = Order(Selection.of(call), arguments.limit, arguments.follow)
     parts = directory.survey()
     if slip := order.selection.complaint(parts):
+        if not order.selection.is_destination:
+            raise UsageError(slip)
         tell(slip)
     waiting = {part.id: part.records for part in parts if order.is_left(part)}
     with shown() as progress:
@@ -96,7 +98,11 @@ def run(call: Call) -> int:
             with suppress(asyncio.CancelledError):  # interrupted twice
                 asyncio.run(drainer.run())
             drainer.tell_notes()
-            parts = directory.survey()
+            try:
+                parts = directory.survey()
+            except SpoolError as error:  # somebody has deleted it
+                parts = []
+                drainer.complain(f"what is left cannot be told: {error}")
     for part in parts:
         if part.problem is not None and (part.owner == "dead" or part.forbidden):
             drainer.complain(part.problem)

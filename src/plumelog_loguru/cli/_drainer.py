@@ -128,6 +128,8 @@ class Drainer:
             report=lambda _kind, sentence: self._tell(sentence),
         )
         try:
+            if self._order.follow:
+                self._tell(f"following {self._directory.path}, for {self._directory.destination}")
             with ThreadPoolExecutor(1, "plumelog-disk") as self._disk:
                 while not self._stop.is_set():
                     part = await self._take()
@@ -169,8 +171,10 @@ class Drainer:
         return None
 
     def _is_any_left(self) -> bool:
-        survey = self._directory.survey()
-        return any(self._order.is_left(info) and info.id not in self._leave_until for info in survey)
+        with suppress(SpoolError):  # which the last look tells
+            survey = self._directory.survey()
+            return any(self._order.is_left(info) and info.id not in self._leave_until for info in survey)
+        return False
 
     async def _drain(self, part: Part, sender: Sender) -> None:
         self._waiting.pop(part.id, None)
@@ -180,6 +184,9 @@ class Drainer:
             self.ledger.spool_lost(part.id, lost, "corrupt")
         for note in part.notes():
             self.complain(note)
+        settled = self.ledger.settled
+        self._progress(settled.delivered, settled.delivered + settled.spooled + sum(self._waiting.values()))
+        before = settled.delivered
         recovery = Recovery(part)
         try:
             # It books and tells as this thread does, which waits for it.
@@ -190,6 +197,8 @@ class Drainer:
         finally:
             recovery.close()
             await self._on_disk(part.remove)  # or close it, if anything is left in it
+            if self._order.follow and (came := self.ledger.settled.delivered - before):
+                self._tell(f"part {part.id}: {counted(came, 'record')} delivered")
             self.ledger.adopted(part.id, -self.ledger.settled.spooled_by_part.get(part.id, 0))
 
     def _prepare(self, part: Part, recovery: Recovery) -> bool:
@@ -236,6 +245,8 @@ class Drainer:
         )
         self._failures = 0
         try:
+            while not (self._stop.is_set() or sender.knows_how):
+                await self._find_out_how(sender)
             while not self._stop.is_set():
                 row = await replayer.fetch()
                 if row is None and rows.ended:
@@ -245,6 +256,12 @@ class Drainer:
                     await self._step(replayer, row)
         finally:
             await rows.written()
+
+    async def _find_out_how(self, sender: Sender) -> None:
+        """Before a row is marked as attempted: whether there are scripts."""
+        await self._pause(self._not_before - SYSTEM_CLOCK.monotonic())
+        if not self._stop.is_set() and isinstance(outcome := await sender.probe(), Failed):
+            self._note_failed(outcome)
 
     async def _step(self, replayer: Replayer, row: SpooledRow) -> None:
         began = SYSTEM_CLOCK.monotonic()

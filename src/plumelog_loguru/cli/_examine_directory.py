@@ -183,7 +183,6 @@ def _room(settings: PlumelogSettings, directory: SpoolDirectory) -> Iterator[Dia
 def _parts(directory: SpoolDirectory) -> Iterator[Diagnosis]:
     try:
         parts = directory.survey()
-        letters = len(DeadLetters(directory.path).names())
     except SpoolError as error:
         yield Diagnosis("fail", "parts", str(error))
         return
@@ -211,6 +210,11 @@ def _parts(directory: SpoolDirectory) -> Iterator[Diagnosis]:
             f"{counted(quarantined, 'file')} that could not be read",
             "keep them for whoever can read them; 'plumelog-replay verify' says where",
         )
+    try:
+        letters = len(DeadLetters(directory.path).names())
+    except SpoolError as error:
+        yield Diagnosis("fail", "letters", str(error), "'plumelog-replay repair' puts it aside")
+        return
     if letters:
         yield Diagnosis(
             "warn",

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from .._destination import parse_redis_url
 from .._errors import SettingsError
 from .._settings import PREFIX, PlumelogSettings
-from ._command import UsageError
+from ._command import UsageError, put
 from ._commands import COMMANDS, module_of
 
 if TYPE_CHECKING:
@@ -37,12 +37,15 @@ class _Parser(argparse.ArgumentParser):
         # A word that stands in the wrong place may be a password.
         raise UsageError(_INVALID_CHOICE.sub(r"must be one of \1", message))
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        put(message)  # argparse itself would pass over what cannot be written
+
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version  # nobody else needs it, and it takes its time
 
-        print(f"plumelog-replay {version('plumelog-loguru')}")
+        put(f"plumelog-replay {version('plumelog-loguru')}\n")
         parser.exit()
 
 
@@ -65,6 +68,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             else f"the command must be one of {', '.join(COMMANDS)}, and stand before the flags"
         )
     arguments, unknown = parser_of(words[0]).parse_known_args(words)
+    if "names" in arguments and not any(word.startswith("-") for word in unknown):
+        # argparse ends a list of names at the first flag, even before it has begun.
+        arguments.names, unknown = [*arguments.names, *unknown], []
     if unknown:
         raise UsageError(_complaint(arguments.command, unknown))
     empty = next((name for name in _flag_names() if getattr(arguments, name, None) == ""), None)
@@ -88,7 +94,15 @@ def settings_of(arguments: argparse.Namespace) -> PlumelogSettings:
             "--redis-url carries a password, which everybody on this machine can read; "
             f"set {PREFIX}REDIS_URL in the environment instead"
         )
-    return PlumelogSettings(**values)
+    settings = PlumelogSettings(**values)
+    address = next((name for name in ("redis_host", "redis_port", "redis_db") if name in values), None)
+    if address is not None and url is None and settings.redis_url is not None:
+        # The settings have it so; but whoever names a server here must not be sent to another.
+        raise UsageError(
+            f"{_flag(address)} would not be heeded, for {PREFIX}REDIS_URL is set; unset that, or give "
+            "--redis-url"
+        )
+    return settings
 
 
 def parser_of(chosen: str | None = None) -> argparse.ArgumentParser:

@@ -4,23 +4,38 @@ Promises:
 
 - all or nothing: one line that is no record and nothing is imported, and nobody ever sees a half of it;
 - each record arrives in the bytes that stand in the file, in their order;
-- constant memory: rows are written aside while lines are read, and become a part at the end.
+- constant memory: rows are written aside while lines are read, and become a part at the end;
+- an import that is done is told as done, also to who interrupts it then, or reads no result: whoever took it
+  for failed would do it again.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .._batch import MAX_BATCH_BYTES
-from .._spool import NewPart, SpoolDirectory, import_diskcache
-from ._command import DONE, LEFT, Call, UsageError, counted, show, show_json, tell
+from .._spool import NewPart, SpoolDirectory, SpoolFull, import_diskcache
+from ._command import (
+    DONE,
+    LEFT,
+    Call,
+    OutputError,
+    UsageError,
+    counted,
+    flush_output,
+    show,
+    show_json,
+    silence,
+    tell,
+)
 from ._owner import act_as_owner
 from ._wire import fault_of
 
@@ -51,6 +66,7 @@ class Imported:
     batches: int = 0
     bytes: int = 0  # of the records
     part: str | None = None  # its id; None: nothing was imported
+    full: str | None = None  # why there is no room for it
     faulty: int = 0  # lines
     faults: list[tuple[int, str]] = field(
         default_factory=list
@@ -78,9 +94,26 @@ def run(call: Call) -> int:
         act_as_owner(directory.path)
         directory.open()
         directory.clear_leftovers()
-        outcome = _Import(call, directory).read(file)
-    if call.arguments.json:
-        show_json(outcome.to_json())
+        work = _Import(call, directory)
+        outcome = work.outcome
+        try:
+            work.read(file)
+        except SpoolFull as error:
+            outcome.full = str(error)
+    try:
+        _show(call, outcome)
+        flush_output()
+    except (OSError, OutputError):
+        if outcome.part is None:
+            raise
+        silence(sys.stdout)
+        tell(
+            f"standard output cannot be written; {counted(outcome.records, 'record')} imported as part "
+            f"{outcome.part}"
+        )
+    if outcome.full is not None:
+        tell(f"nothing is imported: {outcome.full}")
+        return LEFT
     for number, fault in outcome.faults:
         tell(f"line {number} {fault}")
     if outcome.faulty:
@@ -91,14 +124,19 @@ def run(call: Call) -> int:
         return LEFT
     for note in directory.notes():
         tell(note)
-    if not call.arguments.json:
-        show(
-            f"{counted(outcome.records, 'record')} imported for {directory.destination}; "
-            "the next sink that starts delivers them, or 'plumelog-replay drain'"
-        )
     if outcome.records:
         tell("if the file is a copy of what is still spooled, its records will be delivered twice")
     return DONE
+
+
+def _show(call: Call, outcome: Imported) -> None:
+    if call.arguments.json:
+        show_json(outcome.to_json())
+    elif not outcome.faulty and outcome.full is None:
+        show(
+            f"{counted(outcome.records, 'record')} imported for {call.settings.destination}; "
+            "the next sink that starts delivers them, or 'plumelog-replay drain'"
+        )
 
 
 class _Import:
@@ -107,20 +145,21 @@ class _Import:
     def __init__(self, call: Call, directory: SpoolDirectory) -> None:
         self._settings = call.settings
         self._directory = directory
-        self._outcome = Imported()
+        self.outcome = Imported()
         self._part: NewPart | None = None
         self._row: list[bytes] = []
         self._row_bytes = 0
         self._file_bytes = 0
 
-    def read(self, file: BinaryIO) -> Imported:
+    def read(self, file: BinaryIO) -> None:
         """Import the file, or nothing of it.
 
         Raises:
+            SpoolFull: there is no room for it.
             SpoolError: it cannot be written into the spool.
             UsageError: the file cannot be read.
         """
-        outcome = self._outcome
+        outcome = self.outcome
         found = os.fstat(file.fileno())
         # Known before the first row: room that is taken only to be given back costs living sinks their rows.
         self._file_bytes = found.st_size if stat.S_ISREG(found.st_mode) else 0
@@ -130,14 +169,15 @@ class _Import:
             if not outcome.faulty:
                 self._write_row()
                 if self._part is not None:
+                    with suppress(ValueError):  # not in the main thread, which alone hears interrupts
+                        signal.signal(signal.SIGINT, signal.SIG_IGN)  # for good: only the result is missing
                     outcome.part = self._part.publish()
         finally:
             if outcome.part is None and self._part is not None:
                 self._part.discard()
-        return outcome
 
     def _take(self, number: int, line: bytes | None) -> None:
-        outcome = self._outcome
+        outcome = self.outcome
         most = self._settings.record_max_bytes
         if line is None:
             fault: str | None = f"is longer than record_max_bytes ({most})"
@@ -168,7 +208,7 @@ class _Import:
             )
             self._part.check_room(self._file_bytes)
         self._part.append(self._row)
-        self._outcome.batches += 1
+        self.outcome.batches += 1
         self._row, self._row_bytes = [], 0
 
 

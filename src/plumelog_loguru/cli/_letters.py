@@ -30,6 +30,7 @@ class Seen:
     bytes: int | None = None  # of the record
     destination: str | None = None
     reason: str | None = None  # why Redis refused it
+    may_be_there: bool = False  # Redis may have the record already, by a plain push
     problem: str | None = None  # what is wrong with the letter itself
     result: Result | None = None  # None: nothing was asked
 
@@ -53,7 +54,8 @@ class Seen:
         if self.at_ms is None or self.bytes is None:
             return f"{self.name}  cannot be read"
         size = counted(self.bytes, "byte")
-        return f"{self.name}  {local_time(self.at_ms)}  {size} for {self.destination}: {self.reason}"
+        doubt = "; it may be in Redis already" if self.may_be_there else ""
+        return f"{self.name}  {local_time(self.at_ms)}  {size} for {self.destination}: {self.reason}{doubt}"
 
 
 def look_at(letters: DeadLetters, name: str) -> tuple[Seen, DeadLetter | None]:
@@ -62,4 +64,5 @@ def look_at(letters: DeadLetters, name: str) -> tuple[Seen, DeadLetter | None]:
         letter = letters.read(name)
     except PlumelogError as error:
         return Seen(name, problem=f"{name} cannot be read: {error}"), None
-    return Seen(name, letter.at_ms, len(letter.value), str(letter.destination), letter.reason), letter
+    size, destination = len(letter.value), str(letter.destination)
+    return Seen(name, letter.at_ms, size, destination, letter.reason, letter.may_be_there), letter

@@ -12,11 +12,11 @@ from itertools import chain, repeat
 
 from .._spool import SeenBatch
 from ._batches import Batches
-from ._command import DONE, LEFT, Call, counted, local_time, show, tell
+from ._command import DONE, LEFT, Call, counted, local_time, put, show, tell
 from ._selection import ANY, Selection, add_from_flag
 
-_LINE = "{:<32}  {:<5}  {:>8}  {:>11}  {:<25}  {:<5}  {}"
-_HEAD = _LINE.format("BATCH", "OWNER", "RECORDS", "BYTES", "OLDEST RECORD", "LEVEL", "ATTEMPTED")
+_LINE = "{:<29} {:<5} {:>9} {:>11}  {:<25} {:<5} {}"  # a hundred characters, mostly
+_HEAD = _LINE.format("BATCH", "OWNER", "RECORDS", "BYTES", "OLDEST RECORD", "LEVEL", "TRIED")
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_flags(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Oldest first. A batch is PART.NUMBER, or PART.journal-N.NUMBER for what an ended process had in "
         "memory; 'plumelog-replay show BATCH' prints its records. OWNER is 'live' while a process delivers "
-        "the part itself. ATTEMPTED says who may have put the batch into Redis already: nobody, script (a "
+        "the part itself. TRIED says who may have put the batch into Redis already: nobody, script (a "
         "drain recognises it) or plain (a drain may double it). Nothing is changed, also beside living "
         "processes and on a disk that cannot be written. Exit code 1 tells that something cannot be read."
     )
@@ -68,10 +68,10 @@ def _line(seen: SeenBatch) -> str:
 def _show_json(batches: Batches) -> None:
     """One line, written as the walk goes on: nobody knows how long it becomes."""
     commas: Iterable[str] = chain(("",), repeat(", "))
-    print('{"batches": [', end="")
+    put('{"batches": [')
     for comma, seen in zip(commas, batches, strict=False):
-        print(comma + json.dumps(_facts(seen)), end="")
-    print(f'], "records": {batches.records}, "bytes": {batches.bytes}}}')
+        put(comma + json.dumps(_facts(seen)))
+    put(f'], "records": {batches.records}, "bytes": {batches.bytes}}}\n')
 
 
 def _facts(seen: SeenBatch) -> dict[str, object]:

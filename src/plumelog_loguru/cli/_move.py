@@ -30,13 +30,13 @@ def run_move(call: Call, output: Path | None) -> int:
             "leave out --from, and give the settings of the other list"
         )
     directory.check_readable()
-    directory.open()
     import_redis()
     import_diskcache()
     mover = Mover(call.settings, directory, complain=complain)
     try:
         with Records(output, spool_dir=directory.path, at_once=True) as records:
             act_as_owner(directory.path)
+            directory.open()
             directory.clear_leftovers()
             asyncio.run(mover.run(records))
     except asyncio.CancelledError:
@@ -51,7 +51,9 @@ def run_move(call: Call, output: Path | None) -> int:
         if part.owner == "dead" and part.destination in (None, directory.destination)
     ]
     for part in left:
-        if part.problem is not None:
+        if part.problem in directory.notes():
+            faults += 1  # told already
+        elif part.problem is not None:
             complain(part.problem)
     remaining = sum(part.records for part in left)
     if call.arguments.json:
@@ -59,7 +61,7 @@ def run_move(call: Call, output: Path | None) -> int:
     else:
         _show(mover.moved, output)
     if remaining:
-        tell(f"{counted(remaining, 'record')} remain in {directory.path}")
+        tell(f"{counted(remaining, 'record remains', 'records remain')} in {directory.path}")
     if mover.interrupted:
         tell("interrupted; nothing is lost")
         return INTERRUPTED

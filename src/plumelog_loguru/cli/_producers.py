@@ -47,6 +47,11 @@ class Producer:
             said[reason] += records
         return dict(said)
 
+    @property
+    def spooled(self) -> int:
+        """How many of its records wait in the spool, or are dead letters."""
+        return len(self.left) + len(self.kept)
+
     def gaps(self) -> list[Range]:
         """Numbers that are missing."""
         return gaps([self.listed, self.left], self.kept)
@@ -66,7 +71,7 @@ class Producer:
             "first": first,
             "last": last,
             "records": len(self.listed) + len(self.again),
-            "spooled": len(self.left) + len(self.kept),
+            "spooled": self.spooled,
             "missing": self.missing,
             "gaps": [{"first": first, "last": last} for first, last in self.gaps()],
             "duplicates": [

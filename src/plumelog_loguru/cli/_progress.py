@@ -62,9 +62,14 @@ def _bar() -> Iterator[Progress]:
         def render(self, task: progress.Task) -> Text:
             return Text(f"{task.speed or 0:,.0f}/s", style="progress.data.speed")
 
+    class Count(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            known = "" if task.total is None else f"of {task.total:,.0f} "
+            return Text(f"{task.completed:,.0f} {known}records")
+
     columns = (
         progress.BarColumn(),
-        progress.TextColumn("{task.completed:,} of {task.total:,} records"),
+        Count(),
         Rate(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("left"),
@@ -72,5 +77,5 @@ def _bar() -> Iterator[Progress]:
     console = Console(stderr=True)
     # Nothing of it stays: what came of it is said afterwards. What is told meanwhile goes above the bar.
     with progress.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("", total=0)
+        task = bar.add_task("", total=None)
         yield lambda delivered, expected: bar.update(task, completed=delivered, total=expected)

@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 from dataclasses import dataclass, field
 
 from .._errors import PlumelogError
-from .._spool import DeadLetters, PartInfo, SpoolDirectory, purge
+from .._spool import DeadLetters, PartInfo, SpoolDirectory, SpoolError, purge
 from ._command import DONE, LEFT, USAGE, Call, UsageError, counted, show, show_json, tell
 from ._letters import look_at
 from ._owner import act_as_owner
@@ -75,10 +75,12 @@ def run(call: Call) -> int:
     if slip := selection.complaint(parts):
         tell(slip)
     letters = DeadLetters(directory.path, fsync=call.settings.spool_fsync)
-    chosen = Purged(
-        [part for part in parts if part.owner == "dead" and selection.includes(part)],
-        _chosen_letters(letters, selection),
-    )
+    chosen = Purged([part for part in parts if part.owner == "dead" and selection.includes(part)])
+    try:
+        chosen.letters = _chosen_letters(letters, selection)
+    except SpoolError as error:
+        tell(str(error))
+        chosen.left += 1
     done = call.arguments.yes
     outcome = _purge(directory, letters, chosen) if done else chosen
     if call.arguments.json:
@@ -109,7 +111,7 @@ def _purge(directory: SpoolDirectory, letters: DeadLetters, chosen: Purged) -> P
             "trusted there; end all processes that log there, and delete its part-* directories yourself"
         )
     directory.clear_leftovers()
-    gone = Purged()
+    gone = Purged(left=chosen.left)
     for part in chosen.parts:
         try:
             if _is_gone(directory, part):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .._spool import sync_directory
-from ._command import UsageError, one_line
+from ._command import OutputError, UsageError, flush_output, one_line, put
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,7 +62,7 @@ class Records:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._path is None:
-            self._file.flush()
+            flush_output()
             return
         try:
             if kind is None:
@@ -81,12 +81,24 @@ class Records:
         """Write records, a line each.
 
         A terminal is shown its control characters, and not sent them.
+
+        Raises:
+            OSError: the file cannot be written.
+            OutputError: standard output cannot.
         """
         if self._escaped:
             for value in values:
-                print(one_line(value.decode("utf-8", "backslashreplace")))
+                put(one_line(value.decode("utf-8", "backslashreplace")) + "\n")
             return
-        self._file.write(b"\n".join((*values, b"")))
+        lines = b"\n".join((*values, b""))
+        try:
+            self._file.write(lines)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self._path is None:
+                raise OutputError(error) from error
+            raise
 
     def sync(self) -> None:
         """Have all that was written on the disk itself."""

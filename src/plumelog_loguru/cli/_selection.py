@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from .._spool import PartInfo
 from ._command import Call, one_line
 
 ANY = "any"
+_DESTINATION = re.compile(r".+/[0-9]+ .+ \((left|right)\)")
 
 
 def add_from_flag(parser: ArgumentParser, about: str) -> None:
@@ -34,6 +36,11 @@ class Selection:
     def of(cls, call: Call, *, default: str | None = None) -> Selection:
         """Read the flag; ``default`` is what it means not to give it."""
         return cls(call.arguments.meant_for or default, call.settings.destination)
+
+    @property
+    def is_destination(self) -> bool:
+        """Whether what was named could be a list, in the form in which `status` prints one."""
+        return self.wanted in (None, ANY) or _DESTINATION.fullmatch(str(self.wanted)) is not None
 
     def includes(self, part: PartInfo) -> bool:
         """Whether this part is chosen; one whose destination cannot be told is so by ANY alone."""

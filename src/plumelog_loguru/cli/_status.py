@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .._clock import SYSTEM_CLOCK
 from .._delivery import AsyncRedisClient, Failed, Healthy, Sender, import_redis
 from .._settings import PlumelogSettings
-from .._spool import DeadLetters, PartInfo, SpoolDirectory
+from .._spool import DeadLetters, PartInfo, SpoolDirectory, SpoolError
 from ._command import DONE, LEFT, Call, counted, local_time, show, show_json, tell
 
 
@@ -26,6 +26,7 @@ class Status:
     parts: list[PartInfo]
     letters: DeadLetters
     dead_letters: int
+    letters_problem: str | None  # why they cannot be counted
     redis: Healthy | Failed
 
     @property
@@ -62,11 +63,13 @@ class Status:
                 yield f"part {part.id} has {files} in quarantine that could not be read"
         if found := self.directory.quarantined():
             yield f"{counted(found, 'file')} that could not be read, and of no part, in quarantine"
+        if self.letters_problem is not None:
+            yield self.letters_problem
         if self.dead_letters:
             refused = counted(
                 self.dead_letters, "record that Redis refuses is", "records that Redis refuses are"
             )
-            yield f"{refused} in {self.letters.path}; 'plumelog-replay dead-letters' tells more"
+            yield f"{refused} in {self.letters.path}; 'plumelog-replay dead-letters list' tells more"
 
     def to_json(self) -> dict[str, object]:
         """What ``--json`` prints."""
@@ -119,7 +122,8 @@ class Status:
             destination = part.destination or "an unknown destination"
             records = counted(part.records, "record")
             yield f"part        {part.id}  owner {part.owner}  {records} for {destination}"
-        yield f"letters     {counted(self.dead_letters, 'record')} that Redis refuses"
+        letters = f"{counted(self.dead_letters, 'record')} that Redis refuses"
+        yield f"letters     {letters if self.letters_problem is None else 'cannot be read'}"
         yield f"quarantine  {counted(self.quarantined, 'file')}"
         healthy = (
             f"takes records, {self.redis.list_length:,} in the list"
@@ -136,10 +140,13 @@ def look(settings: PlumelogSettings, directory: SpoolDirectory, tell: Callable[[
         SpoolError: the directory is missing, or cannot be read.
     """
     parts = directory.survey()
-    letters = DeadLetters(directory.path)
-    dead_letters = len(letters.names())
+    letters, dead_letters, problem = DeadLetters(directory.path), 0, None
+    try:
+        dead_letters = len(letters.names())
+    except SpoolError as error:
+        problem = str(error)
     import_redis()
-    return Status(directory, parts, letters, dead_letters, asyncio.run(_probe(settings, tell)))
+    return Status(directory, parts, letters, dead_letters, problem, asyncio.run(_probe(settings, tell)))
 
 
 async def _probe(settings: PlumelogSettings, tell: Callable[[str], None]) -> Healthy | Failed:
