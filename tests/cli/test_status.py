@@ -119,7 +119,7 @@ def test_a_part_that_cannot_be_read_is_told(
     run = replay("status", "--json")
     assert (run.code, run.json["records"]) == (1, 6)
     assert [p["destination"] for p in run.json["parts"] if p["id"] == broken.id] == [None]
-    assert "cannot be read by this version" in run.err
+    assert "part.json cannot be read, so nobody knows which list it is for" in run.err
 
 
 def test_a_part_without_its_lock_is_told(

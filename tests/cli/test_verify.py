@@ -158,7 +158,7 @@ def test_what_only_a_person_can_decide_is_told_as_such(
     (finding,) = verify().json["findings"]
     assert not finding["repairable"]
     assert "--adopt-unknown" in finding["cure"]
-    assert "repair can do nothing about it" in replay("verify").err
+    assert "repair does nothing about it by itself" in replay("verify").err
 
 
 def test_a_newer_format_is_told_and_left(

@@ -284,7 +284,10 @@ def _look_at(path: Path) -> PartInfo:
     except NewerPart as error:
         problem = problem or str(error)
     if destination is None:
-        problem = problem or f"{path / 'part.json'} cannot be read by this version"
+        problem = problem or (
+            f"{path / 'part.json'} cannot be read, so nobody knows which list it is for; "
+            "'plumelog-replay verify' says what helps"
+        )
     quarantined = 0
     with suppress(OSError):
         quarantined = len(os.listdir(path / QUARANTINE))

@@ -10,6 +10,8 @@ from .._spool import Finding, Verified, import_diskcache, verify
 from ._command import DONE, LEFT, Call, counted, show, show_json, tell
 from ._findings import as_json, as_line
 
+_MOST_SHOWN = 20
+
 
 def add_flags(parser: ArgumentParser) -> None:
     """None but the common ones; and what the help says besides."""
@@ -61,9 +63,13 @@ def _summary(path: Path, seen: Verified) -> Iterable[str]:
     )
     if seen.quarantined:
         yield f"quarantine  {counted(seen.quarantined, 'thing')} put aside earlier"
+        aside = sorted([*path.glob("part-*/quarantine/*"), *path.glob("quarantine/*")])
+        yield from (f"            {one.relative_to(path)}" for one in aside[:_MOST_SHOWN])
+        if len(aside) > _MOST_SHOWN:
+            yield f"            and {len(aside) - _MOST_SHOWN:,} more"
 
 
 def _what_to_do(findings: list[Finding]) -> str:
     if any(finding.repairable for finding in findings):
         return "'plumelog-replay repair' shows what it would do about it"
-    return "repair can do nothing about it; each line says what helps"
+    return "repair does nothing about it by itself; each line says what helps"
