@@ -14,6 +14,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -84,15 +85,20 @@ def prepare(version: str, interpreter: Path, wheel: Path) -> Path:
 def test(version: str, python: Path, arguments: list[str]) -> tuple[int, str]:
     """Run the tests, each line under the name of its Python; gives pytest's exit code and its last line."""
     last = ""
-    with subprocess.Popen(
-        [python, "-m", "pytest", *arguments],
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace",
-    ) as process:  # fmt: skip
+    # A folder for each: pytest narrows the rights of the one that all its runs share whenever one begins.
+    with (
+        TemporaryDirectory(prefix="plumelog-", ignore_cleanup_errors=True) as folder,
+        subprocess.Popen(
+            [python, "-m", "pytest", *arguments],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", env={**os.environ, "PYTEST_DEBUG_TEMPROOT": folder},
+        ) as process,
+    ):  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             print(f"{version:4}  {line}", end="", flush=True)
             last = line.strip() or last
+        process.wait()
     return process.returncode, last
 
 

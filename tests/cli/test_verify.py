@@ -269,7 +269,9 @@ def test_a_living_sink_is_not_disturbed_and_nothing_is_wrong(spool_dir: Path, re
         wait_until(lambda: replay("verify", "--json").json["batches"] > 0)
     run = replay("verify", "--json")
     assert run.json["findings"] == []
-    assert run.json["records"] == 16 * 500
+    # A batch that was in its row, and not yet settled in the journal, is in both.
+    assert run.json["records"] >= 16 * 500
+    assert replay("list", "--json").json["records"] == 16 * 500
 
 
 def test_a_damaged_row_of_the_living_is_found_and_theirs_to_put_right(
