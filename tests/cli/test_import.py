@@ -140,6 +140,8 @@ def test_json(spool_dir: Path, tmp_path: Path, replay: Replay) -> None:
         (line_of(dtTime="1795305614873"), "needs dtTime, a whole number"),
         (line_of(seq=1.0), "needs seq, a whole number"),
         (line_of(seq=True), "needs seq, a whole number"),
+        (line_of(seq=-1), "needs seq, from 0 to"),
+        (line_of(dtTime=2**63), "needs dtTime, from 0 to"),
         (line_of(logType=1), "field that is not a text"),
         (line_of(orderId=42), "field that is not a text"),
         (line_of(order={"id": "42"}), "field that is not a text"),

@@ -45,6 +45,8 @@ def fault_of(line: bytes) -> str | None:
     for key, kind in _TYPES.items():
         if type(record.get(key)) is not kind:
             return f"needs {key}, {_NAMES[kind]}"
+        if kind is int and not 0 <= record[key] < 1 << 63:
+            return f"needs {key}, from 0 to 2**63 - 1"
     if len(record) > len(_TYPES):
         for key, value in record.items():
             if key.startswith(_SPECIAL):
