@@ -317,8 +317,9 @@ def test_rows_in_hand_of_a_spool_that_was_deleted_are_counted(
         return row
 
     monkeypatch.setattr(Part, "read", noted)
-    own_server.stop()
     sink = make_sink(own_server.url)
+    wait_until(lambda: sink.stats().redis_state == "up")  # before, no row is tried
+    own_server.stop()
     handler = logger.add(sink, format="{message}")
     for n in range(4):
         logger.info(str(n))
