@@ -47,6 +47,7 @@ from ._store import Store
 
 _SHARE_OF_THE_DISK = 8  # this part of it is what ballast may take at most
 _PLENTY_BYTES = 1 << 30
+_ROOM_FOR_A_ROW_BYTES = 8 << 20  # for one more, on its way through the log, and to delete all of them
 
 _kept_from_parent: list[Part] = []
 
@@ -265,6 +266,8 @@ class Part:
         Raises:
             SpoolError: it was not written.
         """
+        if inherited and not (self.empty or self._has_room_beside_rows()):
+            raise SpoolFull(f"{self.path} has room for one row at a time only, and for its deletion")
         row = encode_row(batch)
         key = self.identities.key_of(batch.id)
         if key is None:
@@ -504,6 +507,9 @@ class Part:
 
     def _new_store(self) -> Store:
         return self._opener.open_intact()
+
+    def _has_room_beside_rows(self) -> bool:
+        return shutil.disk_usage(self.path).free >= _ROOM_FOR_A_ROW_BYTES
 
     def _with_ballast(self, write: Callable[[], None]) -> None:
         """Make a change that gives room back; on a full disk with the room that is kept for it."""
