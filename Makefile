@@ -15,7 +15,7 @@ ROUNDS ?= $(FEW_ROUNDS)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-SOURCES := $(wildcard src lab tests demo bench tools)
+SOURCES := $(wildcard src lab chaos tests demo bench tools)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-long lint format bench docs build clean
@@ -68,4 +68,4 @@ build: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) .test-venvs build dist bench/.earlier-venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .test-venvs build dist .tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -18,7 +18,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,12 +26,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import quote
 
+from lab.guarded import GuardedProcess
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 HOST = "127.0.0.1"
-
-_GUARDIAN = 'read -r _; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"'
 
 Flavour = Literal["redis", "valkey"]
 
@@ -125,8 +124,7 @@ class RedisServer:
             *(("--requirepass", password) if password else ()),
             *extra_args,
         ]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self._process: GuardedProcess | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"
@@ -201,7 +199,7 @@ class RedisServer:
             time.sleep(0.01)
         log = self.directory / "server.log"
         tail = log.read_text(errors="replace")[-1000:] if log.exists() else "(no log)"
-        raise ServerError(f"{self!r} did not become ready (exit code {process.returncode}): {tail}")
+        raise ServerError(f"{self!r} did not become ready (exit code {process.poll()}): {tail}")
 
     def stop(self) -> None:
         """End the server in good order; does nothing when it is not running."""
@@ -284,45 +282,21 @@ class RedisServer:
 
     # Inside
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> GuardedProcess:
         if self._process is None:
             raise ServerError(f"{self!r} is not running")
         return self._process
 
     def _launch(self) -> None:
-        # Sessions of their own: Ctrl-C at a terminal goes to the tests, which then end their servers.
-        self._process = subprocess.Popen(
+        self._process = GuardedProcess(
             [str(self.binary), "--port", str(self.port), *self._options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        # The guardian waits for a pipe that closes when this process dies, however it dies. Linux has a death
-        # signal for that, but it comes when the *thread* that started the server ends.
-        leftovers = self._temporary.name if self._temporary else ""
-        self._guardian = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARDIAN, "guardian", str(self._process.pid), leftovers],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            leftovers=self._temporary.name if self._temporary else "",
         )
 
     def _end(self, how: signal.Signals) -> None:
-        process, guardian = self._process, self._guardian
-        self._process = self._guardian = None
+        process, self._process = self._process, None
         if process is not None:
-            process.send_signal(how)
-            process.send_signal(signal.SIGCONT)  # a frozen process takes SIGTERM only once it goes on
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if guardian is not None:
-            guardian.kill()
-            guardian.communicate()
+            process.end(how)
 
 
 def _encode(args: Sequence[str | bytes | float]) -> bytes:

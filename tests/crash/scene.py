@@ -26,7 +26,7 @@ import pytest
 from lab.oracle import check, read_list
 from lab.proxy import FaultProxy, HeldRequests
 from lab.servers import HOST, RedisServer
-from tests.crash.calls import CallBook
+from lab.calls import CallBook
 from tests.crash.victim import Orders
 from tests.scale import ALL_ROUNDS, ROUNDS
 

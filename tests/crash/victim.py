@@ -28,7 +28,7 @@ from loguru import logger
 from plumelog_loguru import DurableRedisSink
 from plumelog_loguru._journal import Journal, _file, _journal
 from plumelog_loguru._spool._keeper import KeeperState
-from tests.crash.calls import CallBook
+from lab.calls import CallBook
 
 End = Literal["wait", "close", "_exit", "abort", "SIGTERM"]
 

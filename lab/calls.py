@@ -6,20 +6,21 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-_BEGUN, _RETURNED = 1, 2
+_BEGUN, _RETURNED, _REFUSED, _RAISED = 1, 2, 3, 4
 
 
 class CallBook:
     """One byte for each call, in a mapped file: nothing is buffered, and a byte is never half-written.
 
-    The program writes it, the test reads it, and neither asks the library.
+    The program writes it, its judge reads it, and neither asks the library. The file has holes where no call
+    was made yet, so room for many calls costs nothing.
     """
 
     def __init__(self, path: Path, tag: str, threads: int, calls: int) -> None:
         """Map the book, and make it first where it is missing.
 
         Args:
-            path: the file; the same for program and test.
+            path: the file; the same for program and judge.
             tag: what the ids of these calls begin with.
             threads: how many threads call.
             calls: at most so many calls of each thread.
@@ -44,10 +45,28 @@ class CallBook:
         """It returned: from now on the library owes the record."""
         self._bytes[thread * self.calls + number] = _RETURNED
 
+    def refused(self, thread: int, number: int) -> None:
+        """Loguru itself refused it, before the library saw it."""
+        self._bytes[thread * self.calls + number] = _REFUSED
+
+    def raised(self, thread: int, number: int) -> None:
+        """It ended with an exception, which no call may."""
+        self._bytes[thread * self.calls + number] = _RAISED
+
     @property
     def count(self) -> int:
         """How many calls have returned."""
         return self._bytes[:].count(_RETURNED)
+
+    @property
+    def refused_count(self) -> int:
+        """How many calls Loguru itself refused."""
+        return self._bytes[:].count(_REFUSED)
+
+    @property
+    def raised_count(self) -> int:
+        """How many calls ended with an exception."""
+        return self._bytes[:].count(_RAISED)
 
     def owed(self) -> list[str]:
         """Ids of the calls that returned, those of a thread in the order of its calls."""

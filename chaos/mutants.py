@@ -1,0 +1,177 @@
+"""`python -m chaos.mutants`: the library is broken on purpose, and each time a scenario must go red.
+
+A suite that is always green proves nothing. Each mutation is one shortcut that a hurried author might take,
+as an exact replacement in a copy of the library's source; the scenarios beside it are those that must see it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.result import Result, Setting
+from chaos.runner import jobs, run
+from chaos.scenarios import scenarios_for
+from chaos.stage import ROOT
+from chaos.toxiproxy import start_toxiproxy
+
+_PACKAGE = "plumelog_loguru"
+_LIVE = "_live_delivery.py"
+
+
+class MutationError(Exception):
+    """The source is no longer what a mutation replaces."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One shortcut, and the scenarios that must see it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    scenarios: tuple[str, ...]
+
+    def apply(self, source: Path) -> None:
+        """Put it into a copy of the source.
+
+        Raises:
+            MutationError: the text to replace does not stand there exactly once.
+        """
+        path = source / _PACKAGE / self.file
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise MutationError(f"{self.name}: in {self.file} there is not exactly one {self.old!r}")
+        path.write_text(text.replace(self.old, self.new))
+
+
+MUTATIONS = [
+    Mutation(
+        "forget the lane: it is used on, though one of its batches waits in the spool",
+        "_delivery/_live_lane.py",
+        'delivered from there."""\n        self._draw()',
+        'delivered from there."""',
+        ("network/lost-reply", "network/refused"),
+    ),
+    Mutation(
+        "repeat under a new identity",
+        _LIVE,
+        "        head.suspicion.attempt_failed(failure)\n",
+        "        head.batch = Batch(self._lane.next_id(), head.batch.values)\n"
+        "        head.suspicion.attempt_failed(failure)\n",
+        ("network/lost-reply",),
+    ),
+    Mutation(
+        "acknowledge a live batch before its delivery",
+        _LIVE,
+        "        self._sending = True\n        try:\n            outcome = await self.sender.send(attempted)",
+        "        self._sending = True\n        self._journals.settle(head.runs)\n"
+        "        self._journals.advance()\n"
+        "        try:\n            outcome = await self.sender.send(attempted)",
+        ("process/kill-at-random",),
+    ),
+    Mutation(
+        "delete a row of the spool before its delivery",
+        "_replayer.py",
+        "        step = await dissection.step(self._sender, self._source)\n"
+        "        if isinstance(step, Settled):\n"
+        "            self._book(row, step)\n"
+        "            self._source.acknowledge(row)\n",
+        "        self._source.acknowledge(row)\n"
+        "        step = await dissection.step(self._sender, self._source)\n"
+        "        if isinstance(step, Settled):\n"
+        "            self._book(row, step)\n",
+        ("process/kill-at-random", "process/kill-during-replay"),
+    ),
+    Mutation(
+        "skip the journal",
+        "_handoff/_queue.py",
+        "            journal = self._journals.current\n            if journal",
+        "            journal = None\n            if journal",
+        ("process/kill-at-random",),
+    ),
+    Mutation(
+        "drop when the queue is full",
+        "_handoff/_queue.py",
+        "        while self._is_full_for(size_bytes):\n            if self._shift_locked():",
+        "        while self._is_full_for(size_bytes):\n            if False:",
+        ("network/queue-pressure",),
+    ),
+    Mutation(
+        "let a lower layer retry, as redis-py does unless told otherwise",
+        "_delivery/_connections.py",
+        "                await connection.send_packed_command(_packed(words), check_health=False)\n"
+        "                reply = await connection.read_response()\n"
+        "                reusable = True\n",
+        "                try:\n"
+        "                    await connection.send_packed_command(_packed(words), check_health=False)\n"
+        "                    reply = await connection.read_response()\n"
+        "                except (ConnectionError, OSError, __import__('redis').exceptions.ConnectionError,\n"
+        "                        __import__('redis').exceptions.TimeoutError):\n"
+        "                    await _discard(connection)\n"
+        "                    connection = await self._take()\n"
+        "                    await connection.send_packed_command(_packed(words), check_health=False)\n"
+        "                    reply = await connection.read_response()\n"
+        "                reusable = True\n",
+        ("network/lost-reply-plain",),
+    ),
+    Mutation(
+        "push plainly, and call it exactly once",
+        "_delivery/_sender.py",
+        "            outcome = await self._client.send_batch(batch)\n",
+        "            outcome = await self._client.push_plain(batch.values)\n",
+        ("network/lost-reply",),
+    ),
+    Mutation(
+        "wait for Redis inside of the call",
+        "_sink.py",
+        "            pipeline.handoff.put(self._extractor.line(record, self._record_max_bytes))\n",
+        "            pipeline.handoff.put(self._extractor.line(record, self._record_max_bytes))\n"
+        "            while pipeline.handoff.put_count > 1000 and self.stats().redis_state == 'down':\n"
+        "                __import__('time').sleep(0.01)\n",
+        ("network/refused", "network/black-hole"),
+    ),
+]
+
+
+def mutated(mutation: Mutation, folder: Path) -> Path:
+    """A copy of the library's source with the mutation in it; gives the folder to import from."""
+    shutil.copytree(ROOT / "src" / _PACKAGE, folder / _PACKAGE)
+    mutation.apply(folder)
+    return folder
+
+
+def main() -> int:
+    """Break the library in each of the ways; 0 if every one is seen."""
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**9))
+    wanted = os.environ.get("CHAOS_ONLY", "")
+    known = {scenario.name: scenario for scenario in scenarios_for("full", seed)}
+    survived = []
+    print(f"chaos mutants: seed {seed}, {len(MUTATIONS)} mutations", flush=True)
+    with start_toxiproxy() as toxiproxy:
+        for mutation in [each for each in MUTATIONS if wanted in each.name]:
+            with tempfile.TemporaryDirectory(prefix="chaos-mutant-") as folder:
+                setting = Setting(toxiproxy, "mutants", source=mutated(mutation, Path(folder)))
+                results = list(run([(known[name], seed) for name in mutation.scenarios], setting, jobs()))
+            red = [result for result in results if result.verdict == "red"]
+            print(f"{'seen' if red else 'SURVIVED':<9} {mutation.name}", flush=True)
+            for result in red:
+                print(f"          {result.scenario}: {_why(result)}", flush=True)
+            if not red:
+                survived.append(mutation.name)
+    print(f"chaos mutants: {len(MUTATIONS) - len(survived)} of {len(MUTATIONS)} were seen")
+    return 1 if survived else 0
+
+
+def _why(result: Result) -> str:
+    return result.violations[0].strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

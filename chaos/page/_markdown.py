@@ -1,0 +1,64 @@
+"""A run as a Markdown table, for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chaos.page._rows import Report, Row
+from chaos.page._summary import summarize
+
+_TITLES = ("group", "scenario", "fault", "logged", "lost", "doubled", "faults", "recovery", "verdict")
+_FIGURES = {"logged", "lost", "doubled", "faults", "recovery"}
+
+
+def markdown_table(report: Report) -> str:
+    """The run in one line, and under it a table with a line for each scenario."""
+    summary = summarize(report.rows)
+    about = (
+        f"{report.finished:%Y-%m-%d}, profile {summary.profile}, seed {summary.seed}, "
+        f"proxy {summary.proxy}, server {summary.server}: {summary.scenarios}; {summary.records}."
+    )
+    rules = ("--:" if title in _FIGURES else "---" for title in _TITLES)
+    lines = [_plain(about), "", _line(_TITLES), _line(rules), *(_line(_cells(row)) for row in report.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    figures = [
+        f"{row.logged:,}",
+        lost(row),
+        f"{row.duplicates:,}",
+        f"{row.faults_injected:,}",
+        _recovery(row),
+    ]
+    return [
+        _plain(row.group),
+        _plain(row.scenario),
+        _plain(row.fault),
+        *(figures if row.ran else [""] * len(figures)),
+        row.verdict,
+    ]
+
+
+def lost(row: Row) -> str:
+    """How many are missing, and how many of those the library itself reported."""
+    said = row.lost - row.lost_unsaid
+    if not said:
+        return f"{row.lost:,}"
+    return f"{row.lost:,}, all reported" if said == row.lost else f"{row.lost:,}, {said:,} reported"
+
+
+def _recovery(row: Row) -> str:
+    return "" if row.recovery_seconds is None else f"{row.recovery_seconds:.1f} s"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown leaves as it is, on one line."""
+    text = " ".join(text.split())
+    for sign in "\\`*_<>|[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -1,0 +1,43 @@
+"""What a scenario may need of its machine; where it is missing, the scenario is named as not run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.util import find_spec
+
+
+def _can_mount() -> bool:
+    """Being root is not enough: most containers forbid it."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    words = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def _can_trace() -> bool:
+    """Being there is not enough: some containers forbid one process to trace another."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
+
+
+_CHECKS: dict[str, Callable[[], bool]] = {
+    "gunicorn": lambda: find_spec("gunicorn") is not None,
+    "mount": _can_mount,
+    "root": lambda: os.geteuid() == 0,
+    "strace": _can_trace,
+}
+
+
+@cache
+def _is_there(tool: str) -> bool:
+    return _CHECKS[tool]()
+
+
+def missing(needs: Iterable[str]) -> list[str]:
+    """Which of these this machine has not."""
+    return [tool for tool in needs if not _is_there(tool)]

@@ -1,0 +1,77 @@
+"""What came of one scenario: a row of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from chaos.scenario import Scenario
+
+if TYPE_CHECKING:
+    from chaos.toxiproxy import Toxiproxy
+
+OURS = "plumelog-loguru"
+
+Verdict = Literal["green", "red", "not run"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all scenarios of a run."""
+
+    toxiproxy: Toxiproxy
+    profile: str
+    stretch: float = 1.0  # faults are in force so many times longer
+    source: Path | None = None  # import the library from here
+    sink: str = OURS  # a name in `application.sinks.SINKS`
+    python: Path | None = None  # the interpreter of that sink's environment
+    keep: Path | None = None  # keep the folders of red scenarios here
+
+
+@dataclass
+class Result:
+    """A row of ``results.json``; the names are those of the file."""
+
+    scenario: str
+    group: str
+    fault: str
+    seed: int
+    promise: str
+    profile: str
+    proxy: str
+    server: str
+    sink: str
+    repeat: str  # the command that does it again
+    seconds: float = 0.0
+    logged: int = 0  # calls that returned: what is owed
+    delivered: int = 0
+    duplicates: int = 0
+    lost: int = 0
+    out_of_order: int = 0
+    faults_injected: int = 0
+    recovery_seconds: float | None = None
+    p999_us: float = 0.0
+    refused: int = 0  # calls that Loguru itself refused
+    reported_lost: int = 0  # of the lost: those that the library itself said were lost
+    drained_by_command: int = 0  # records that a killed program had left, and `plumelog-replay` delivered
+    proofs: list[str] = field(default_factory=list)  # what shows that the fault happened
+    violations: list[str] = field(default_factory=list)  # why it is red, or was not run
+    verdict: Verdict = "green"
+    timeline: dict[str, Any] = field(default_factory=dict)  # goes into a file of its own
+
+    @classmethod
+    def of(cls, scenario: Scenario, seed: int, setting: Setting) -> Result:
+        """The row before anything happened."""
+        return cls(
+            scenario=scenario.name,
+            group=scenario.group,
+            fault=repr(scenario.fault),
+            seed=seed,
+            promise=scenario.promise,
+            profile=setting.profile,
+            proxy=setting.toxiproxy.description,
+            server="",
+            sink=setting.sink,
+            repeat=f"make chaos CHAOS_PROFILE={setting.profile} CHAOS_ONLY={scenario.name} CHAOS_SEED={seed}",
+        )

@@ -1,0 +1,16 @@
+"""All scenarios, by group."""
+
+from __future__ import annotations
+
+from chaos.scenario import Scenario
+
+from . import network
+
+ALL: list[Scenario] = [
+    *network.SCENARIOS,
+]
+
+
+def scenarios_for(profile: str, seed: int) -> list[Scenario]:
+    """The scenarios of a profile; combinations are drawn from the seed."""
+    return [scenario for scenario in ALL if scenario.quick or profile != "quick"]
