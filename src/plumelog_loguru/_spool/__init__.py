@@ -38,6 +38,7 @@ from ._failures import SpoolFull as SpoolFull
 from ._files import sync_directory as sync_directory
 from ._keeper import KeeperOptions as KeeperOptions
 from ._keeper import SpoolKeeper as SpoolKeeper
+from ._listener import Block as Block
 from ._lock import locks_work as locks_work
 from ._mending import Mended as Mended
 from ._mending import mend as mend
@@ -56,4 +57,3 @@ from ._verification import Verified as Verified
 from ._verification import verify as verify
 from ._view import SeenBatch as SeenBatch
 from ._view import batches_of as batches_of
-from ._writer import Block as Block

@@ -11,15 +11,15 @@ Everything but ``claim``, ``release`` and ``release_in_child`` is called by the 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from .._batch import BatchId
 from .._destination import Destination
 from .._journal import Journal, JournalError, Journals
+from ._common import Common
 from ._directory import SpoolDirectory
 from ._failures import SpoolError
 from ._part import Part, PartOptions
@@ -38,20 +38,18 @@ class PartHolder:
         self,
         spool_dir: Path | None,
         destination: Destination,
+        common: Common,
         *,
         options: PartOptions,
         journal_bytes: int,
         journals: Journals,
-        report: Callable[[str, str], None],
-        sqlite_lock: threading.Lock,
     ) -> None:
         self._spool_dir = spool_dir
         self._destination = destination
+        self._common = common
         self._options = options
         self._journal_bytes = journal_bytes
         self._journals = journals
-        self._report = report
-        self._sqlite_lock = sqlite_lock
         self.journal_degraded = False  # there should be a journal, and there is none
         self.row_bytes = 0  # for other threads
         self.directory: SpoolDirectory | None = None
@@ -77,7 +75,7 @@ class PartHolder:
                 "there is no home directory to keep a spool in; "
                 "set PLUMELOG_SPOOL_DIR to a directory that can be written"
             )
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             directory = SpoolDirectory(spool_dir, self._destination, self._options)
             directory.open()
             # Known here, under the lock: a child that is forked at this moment must close its copy of it.
@@ -96,14 +94,14 @@ class PartHolder:
         """
         claimed, directory = self.claimed, self.directory
         assert claimed is not None and directory is not None
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             try:
                 claimed.open()
                 self.own = claimed
             except SpoolError as error:
                 self.own = directory.take_or_create(exclude={claimed.id})
                 self.own.identities.each_in_a_lane_of_its_own = True
-                self._report(f"spool-part {claimed.id}", f"{error}; rows go to another part")
+                self._common.report(f"spool-part {claimed.id}", f"{error}; rows go to another part")
         if self.own is not claimed:
             self.forget_recovery(claimed)
             self.recoveries.append(Recovery(self.own, is_ours=self._journals.knows))
@@ -125,7 +123,7 @@ class PartHolder:
         except (JournalError, OSError) as error:
             self._journals.use(None)
             self.journal_degraded = True
-            self._report(
+            self._common.report(
                 "journal", f"no journal: {error}; what is in memory does not survive the death of the process"
             )
         else:
@@ -160,7 +158,7 @@ class PartHolder:
         taken for a dead process's.
         """
         self.forget_recovery(part)
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             if part is not self.claimed:
                 part.close()
             else:
@@ -187,7 +185,7 @@ class PartHolder:
         """Take a part that nobody owns, if there is one; ``exclude`` holds ids to leave alone."""
         if self.own is None or self.adopted is not None or self.directory is None:
             return None
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             ours = {self.own.id, *([self.claimed.id] if self.claimed is not None else ())}
             self.adopted = self.directory.take_free(exclude={*ours, *self._let_go, *exclude})
         if self.adopted is None:
@@ -200,7 +198,7 @@ class PartHolder:
         """Remove the adopted part, or leave it to others if anything is left in it."""
         part, self.adopted = self.adopted, None
         if part is not None:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 removed = part.remove()
             if not removed:  # something is in quarantine: it must not be taken again and again, before others
                 self._let_go.add(part.id)
@@ -211,7 +209,7 @@ class PartHolder:
         """Leave the adopted part to others, and let go of the database of our own."""
         while self.recoveries:
             self.recoveries.pop().close()
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             if self.adopted is not None:
                 self.adopted.remove()  # or close it, if anything is left in it
             if self.own is not None:

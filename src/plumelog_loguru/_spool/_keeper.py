@@ -26,18 +26,19 @@ from .._batch import AttemptedBy, Batch
 from .._clock import Clock
 from .._destination import Destination
 from .._journal import Journals
+from ._common import Common
 from ._dead_letters import DeadLetters
 from ._directory import SpoolDirectory
 from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._holder import PartHolder
-from ._listener import KeeperListener
+from ._listener import Block, KeeperListener
 from ._part import Part, PartOptions
 from ._quota import Limits, Quota
 from ._reader import SpooledRow, SpoolReader
 from ._recoverer import Recoverer
 from ._repair import Repair
 from ._row import RowKey
-from ._writer import Block, SpoolWriter, as_told
+from ._writer import SpoolWriter
 
 _PENDING_BYTES = 16 << 20  # offered and not yet written; bounds memory while the disk is slow
 # How long a caller that hands over a mebibyte pauses, by the share of the above that is in use. Callers that
@@ -91,11 +92,10 @@ class SpoolKeeper:
         """``post`` runs a callback in the loop thread; ``report(kind, sentence)`` tells a person."""
         self._options = options
         self._listener = listener
-        self._post = post
-        self._report = report
         self._clock = clock
         self._journals = journals
         self.sqlite_lock = threading.Lock()
+        common = self._common = Common(listener, post, report, self.sqlite_lock)
         self.state = KeeperState.OPENING
         self.degraded = False  # there is no spool, and so records are kept in memory only
         self.last_error: str | None = None
@@ -113,6 +113,7 @@ class SpoolKeeper:
         self._holder = PartHolder(
             options.spool_dir,
             options.destination,
+            common,
             options=PartOptions(
                 fsync=options.fsync,
                 ballast_bytes=min(_BALLAST_BYTES, options.max_bytes // 4),
@@ -121,27 +122,21 @@ class SpoolKeeper:
             ),
             journal_bytes=options.journal_bytes,
             journals=journals,
-            report=report,
-            sqlite_lock=self.sqlite_lock,
         )
         self._quota = Quota(
             Limits(options.max_bytes, options.full_policy, options.min_free_bytes, options.max_age_seconds),
+            common,
             parts=self._holder.parts,
             keep=self._must_keep,
             tell_loss=self._tell_loss,
             tell_broken=self._begin_anew,
-            report=report,
             clock=clock,
-            sqlite_lock=self.sqlite_lock,
         )
         self._expire_at = 0.0
         self._writer = SpoolWriter(
-            listener=listener,
+            common,
             make_room=self._quota.make_room,
             refuses=options.full_policy != "block",
-            post=post,
-            report=report,
-            sqlite_lock=self.sqlite_lock,
             journals=journals,
             clock=clock,
         )
@@ -149,30 +144,12 @@ class SpoolKeeper:
             self._holder,
             self._writer,
             self._quota,
-            listener=listener,
+            common,
             tell_broken=self._begin_anew,
             tell_error=self._note_error,
-            post=post,
-            report=report,
-            sqlite_lock=self.sqlite_lock,
         )
-        self._repair = Repair(
-            self._holder,
-            self._reader,
-            listener=listener,
-            post=post,
-            report=report,
-            sqlite_lock=self.sqlite_lock,
-        )
-        self._recoverer = Recoverer(
-            self._holder,
-            self._reader,
-            listener=listener,
-            tell_broken=self._begin_anew,
-            post=post,
-            report=report,
-            sqlite_lock=self.sqlite_lock,
-        )
+        self._repair = Repair(self._holder, self._reader, common)
+        self._recoverer = Recoverer(self._holder, self._reader, common, tell_broken=self._begin_anew)
 
     def __repr__(self) -> str:
         return f"<SpoolKeeper {self.state.value}>"
@@ -254,7 +231,7 @@ class SpoolKeeper:
             try:
                 row = self._reader.next_row(attempted_by)
             finally:
-                self._post(lambda: give(row))
+                self._common.tell(give, row)
 
         self._inbox.put(work)
 
@@ -284,9 +261,9 @@ class SpoolKeeper:
                     answer = work(self._letters)
             except SpoolError as error:
                 self.last_error = str(error)
-                self._report("dead-letters-failing", str(error))
+                self._common.report("dead-letters-failing", str(error))
             finally:
-                self._post(lambda: give(answer))
+                self._common.tell(give, answer)
 
         self._inbox.put(ask)
 
@@ -295,7 +272,7 @@ class SpoolKeeper:
 
         def work() -> None:
             if self._writer.stuck and (returned := self._writer.give_back(self._holder.own, if_sure=True)):
-                self._post(lambda: self._listener.on_returned(returned))
+                self._common.tell(self._listener.on_returned, returned)
 
         self._inbox.put(work)
 
@@ -372,7 +349,7 @@ class SpoolKeeper:
                     if self._serve():
                         return
                 except Exception as error:
-                    self._report(
+                    self._common.report(
                         "spool-thread", f"the spool thread met {type(error).__name__}: {error}; it goes on"
                     )
                     time.sleep(1.0)
@@ -447,7 +424,7 @@ class SpoolKeeper:
         self.state = KeeperState.READY
         self.degraded = False
         for sentence in (*directory.notes(), *part.notes()):
-            self._report("spool-found", sentence)
+            self._common.report("spool-found", sentence)
         self._tell_of_room(directory)
         self._tell_of_others(directory)
 
@@ -455,7 +432,7 @@ class SpoolKeeper:
         """A disk with less free space than has to be left takes nothing: better known before an outage."""
         free, least = directory.free_bytes(), self._options.min_free_bytes
         if free < least:
-            self._report(
+            self._common.report(
                 "spool-room",
                 f"nothing can be spooled in {directory.path}: {free} bytes are free, and spool_min_free_bytes"
                 f" leaves {least} free; make room, or lower PLUMELOG_SPOOL_MIN_FREE_BYTES",
@@ -469,7 +446,7 @@ class SpoolKeeper:
         except (SpoolError, OSError):
             return  # a remark is not worth a failure
         for destination, records in elsewhere.items():
-            self._report(
+            self._common.report(
                 f"spool-elsewhere {destination}",
                 f"{records} records in the spool wait for {destination}, not for this sink's list; "
                 "`plumelog-replay drain` with the settings of that list delivers them",
@@ -483,8 +460,8 @@ class SpoolKeeper:
         returned = self._writer.give_back(self._holder.own)
         if first:
             where = "in memory only" if self._journals.current is None else "in memory and in the journal"
-            self._report("spool-unusable", f"no spool: {reason}; records are kept {where}")
-        self._post(lambda: self._listener.on_spool_unusable(reason, returned))
+            self._common.report("spool-unusable", f"no spool: {reason}; records are kept {where}")
+        self._common.tell(self._listener.on_spool_unusable, reason, returned)
 
     def _note_error(self, sentence: str) -> None:
         self.last_error = sentence
@@ -494,9 +471,9 @@ class SpoolKeeper:
         self._reader.note_oldest(part)
         lost = part.take_damaged_records()
         waiting = sum(recovery.count() for recovery in self._holder.recoveries if recovery.part is part)
-        self._post(as_told(self._listener.on_spool_opened, part.id, part.records + lost + waiting))
+        self._common.tell(self._listener.on_spool_opened, part.id, part.records + lost + waiting)
         if lost:
-            self._post(as_told(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0))
+            self._common.tell(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0)
 
     def _check_place(self) -> None:
         """Now and then: whether our part was deleted, which SQLite does not tell, and the journal neither."""
@@ -556,7 +533,7 @@ class SpoolKeeper:
                 self._reader.oldest_ms, last_ms
             )  # most times; the next row that is read says it
         self._holder.measure()
-        self._post(as_told(self._listener.on_spool_loss, part.id, records, reason, first_ms, last_ms))
+        self._common.tell(self._listener.on_spool_loss, part.id, records, reason, first_ms, last_ms)
 
     # --- expiring
 
@@ -568,7 +545,7 @@ class SpoolKeeper:
         try:
             left = self._quota.expire()
         except (SpoolError, OSError) as error:
-            self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
+            self._common.report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
             left = None
         # No later than a row that comes meanwhile can expire.
         every = min(_LOOK_AT_AGES_SECONDS, self._options.max_age_seconds or _LOOK_AT_AGES_SECONDS)
@@ -595,4 +572,4 @@ class SpoolKeeper:
         returned = self._writer.give_back(self._holder.own)
         self._holder.close()
         if returned:
-            self._post(lambda: self._listener.on_spool_unusable("it was not written in time", returned))
+            self._common.tell(self._listener.on_spool_unusable, "it was not written in time", returned)

@@ -14,13 +14,13 @@ Everything here runs in the spool thread.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .._batch import Batch, BatchId
 from .._clock import Clock
+from ._common import Common
 from ._directory import SpoolDirectory
 from ._failures import SpoolDamaged, SpoolVanished
 from ._files import Footprint
@@ -49,35 +49,32 @@ class Quota:
     def __init__(
         self,
         limits: Limits,
+        common: Common,
         *,
         parts: Callable[[], Sequence[Part]],
         keep: Callable[[Part, RowKey], bool],
         tell_loss: Callable[[Part, int, str, int, int], None],
         tell_broken: Callable[[Part, SpoolVanished | SpoolDamaged], object],
-        report: Callable[[str, str], None],
         clock: Clock,
-        sqlite_lock: threading.Lock,
     ) -> None:
         """The quota of a spool.
 
         Args:
             limits: the settings.
+            common: what all rooms are given.
             parts: those that are ours, in the order in which they are delivered; the last is written to.
             keep: whether a row must not be dropped.
             tell_loss: told of records that were dropped: part, number, reason, first and last ``dtTime``.
             tell_broken: told of a part that can no longer be used.
-            report: ``report(kind, sentence)`` tells a person.
             clock: to measure time.
-            sqlite_lock: held in every call into SQLite.
         """
         self._limits = limits
+        self._common = common
         self._parts = parts
         self._keep = keep
         self._tell_loss = tell_loss
         self._tell_broken = tell_broken
-        self._report = report
         self._clock = clock
-        self._sqlite_lock = sqlite_lock
         self.directory: SpoolDirectory | None = None
         self._others = Footprint()
         self._look_at = 0.0
@@ -138,7 +135,7 @@ class Quota:
         )
         if for_rows > limits.max_bytes - fixed and not self._small_told:
             self._small_told = True
-            self._report(
+            self._common.report(
                 "spool-small",
                 f"spool_max_bytes ({limits.max_bytes}) is small beside the journals and other files that the "
                 f"spool always has ({fixed} bytes): rows have {for_rows} bytes, and all of it may take "
@@ -282,7 +279,7 @@ class Quota:
     def _careful(self, part: Part) -> Iterator[None]:
         """A call into a part's files."""
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 yield
         except (SpoolVanished, SpoolDamaged) as error:
             raise _Broken(part, error) from error

@@ -12,7 +12,6 @@ Everything here runs in the spool thread.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -20,13 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .._batch import AttemptedBy, Batch
+from ._common import Common
 from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._holder import PartHolder
-from ._listener import KeeperListener
 from ._part import Part
 from ._quota import Quota
 from ._row import CorruptRow, NewerFormat, Row, RowKey
-from ._writer import SpoolWriter, as_told
+from ._writer import SpoolWriter
 
 _LEFT_SECONDS = 5.0
 
@@ -53,13 +52,10 @@ class SpoolReader:
         holder: PartHolder,
         writer: SpoolWriter,
         quota: Quota,
+        common: Common,
         *,
-        listener: KeeperListener,
         tell_broken: Callable[[Part, SpoolError], bool],
         tell_error: Callable[[str], None],
-        post: Callable[[Callable[[], None]], None],
-        report: Callable[[str, str], None],
-        sqlite_lock: threading.Lock,
     ) -> None:
         """The reader of a spool.
 
@@ -67,22 +63,17 @@ class SpoolReader:
             holder: knows what is ours.
             writer: knows which row was not told of yet.
             quota: drops what is too old.
-            listener: told of losses.
+            common: what all rooms are given.
             tell_broken: told of a part that can no longer be used; says whether its rows are there again.
             tell_error: told of what went wrong.
-            post: runs a callback in the loop thread.
-            report: ``report(kind, sentence)`` tells a person.
-            sqlite_lock: held in every call into SQLite.
         """
         self._holder = holder
         self._writer = writer
         self._quota = quota
-        self._listener = listener
+        self._common = common
+        self._listener = common.listener
         self._tell_broken = tell_broken
         self._tell_error = tell_error
-        self._post = post
-        self._report = report
-        self._sqlite_lock = sqlite_lock
         self.oldest_ms = 0
         self._cursor: dict[str, RowKey] = {}
         self._generations: Counter[str] = Counter()  # by part: how often its files were begun anew
@@ -105,7 +96,7 @@ class SpoolReader:
                     return self.next_row(attempted_by)
             except (SpoolError, OSError) as error:
                 self._tell_error(str(error))
-                self._report("spool-reading", f"the spool cannot be read: {error}; it is tried again")
+                self._common.report("spool-reading", f"the spool cannot be read: {error}; it is tried again")
             if part is self._holder.adopted:
                 self._let_go_of_newer()
                 self.let_go_if_done()
@@ -121,7 +112,7 @@ class SpoolReader:
         only rows of lanes that are new in this opening are handed out.
         """
         while True:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 key = self._next_key(part)
             if key is None:
                 return None
@@ -132,11 +123,11 @@ class SpoolReader:
             if key > self._newer.get(part.id, key) and not part.identities.is_our_own(key):
                 self._cursor[part.id] = key
                 continue
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 try:
                     row = part.hand_out(key, attempted_by)
                 except NewerFormat as error:
-                    self._report(
+                    self._common.report(
                         "spool-newer", f"{error}; it is left for a newer version, and what is old behind it"
                     )
                     if part.identities.is_our_own(key):
@@ -157,8 +148,10 @@ class SpoolReader:
                 self.oldest_ms = row.first_ms
                 return SpooledRow(part.id, self._generations[part.id], key, row)
             self._holder.measure()
-            self._report("spool-corrupt", f"a damaged batch of {key.records} records was put into quarantine")
-            self._post(as_told(self._listener.on_spool_loss, part.id, key.records, "corrupt", 0, 0))
+            self._common.report(
+                "spool-corrupt", f"a damaged batch of {key.records} records was put into quarantine"
+            )
+            self._common.tell(self._listener.on_spool_loss, part.id, key.records, "corrupt", 0, 0)
 
     def _next_key(self, part: Part) -> RowKey | None:
         key = part.peek(self._cursor.get(part.id))
@@ -191,17 +184,17 @@ class SpoolReader:
         if part is None:
             return
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 part.ack(row.key)
         except (SpoolVanished, SpoolDamaged) as error:
             if self._tell_broken(part, error):  # this row is in the new ones, too
-                with suppress(SpoolError, OSError), self._sqlite_lock:
+                with suppress(SpoolError, OSError), self._common.sqlite_lock:
                     part.ack(row.key)
         except (SpoolError, OSError) as error:
             # Redis has the batch and remembers its identity: should the next owner send it, nothing happens.
             # This one does not, or it would count the records twice.
             part.pass_by(row.key)
-            self._report("spool-ack", f"a delivered batch cannot be removed from the spool: {error}")
+            self._common.report("spool-ack", f"a delivered batch cannot be removed from the spool: {error}")
         self._holder.measure()
         if part is self._holder.adopted:
             self.let_go_if_done()  # now: where nothing else is spooled, nobody asks for a row
@@ -212,10 +205,10 @@ class SpoolReader:
         if part is None:
             return
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 part.replace(row.key, batch)
         except (SpoolError, OSError) as error:
-            self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
+            self._common.report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
 
     def leave(self, row: SpooledRow) -> None:
         """Hand a row out again after a while, once there is no other."""
@@ -239,7 +232,7 @@ class SpoolReader:
     def note_oldest(self, part: Part) -> None:
         """A part is ours now: how old its oldest record is."""
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 key = part.peek(None)
                 if key is not None:
                     first_ms = part.read(key).first_ms
@@ -273,7 +266,7 @@ class SpoolReader:
         if part is None or part.id not in self._newer or self._holder.recovers(part):
             return
         if not any(part_id == part.id for part_id, _ in self._handed_out):
-            self._post(as_told(self._listener.on_spool_opened, part.id, -part.records))
+            self._common.tell(self._listener.on_spool_opened, part.id, -part.records)
             self._let_go_of_adopted()
 
     def _let_go_of_adopted(self) -> None:

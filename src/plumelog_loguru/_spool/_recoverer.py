@@ -8,17 +8,15 @@ Everything here runs in the spool thread.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
+from ._common import Common
 from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._holder import PartHolder
-from ._listener import KeeperListener
 from ._part import Part
 from ._reader import SpoolReader
 from ._recovery import Recovered
-from ._writer import as_told
 
 _AGAIN_SECONDS = 5.0
 
@@ -30,21 +28,16 @@ class Recoverer:
         self,
         holder: PartHolder,
         reader: SpoolReader,
+        common: Common,
         *,
-        listener: KeeperListener,
         tell_broken: Callable[[Part, SpoolVanished | SpoolDamaged], object],
-        post: Callable[[Callable[[], None]], None],
-        report: Callable[[str, str], None],
-        sqlite_lock: threading.Lock,
     ) -> None:
         """``tell_broken`` is told of a part that can no longer be used."""
         self._holder = holder
         self._reader = reader
-        self._listener = listener
+        self._common = common
+        self._listener = common.listener
         self._tell_broken = tell_broken
-        self._post = post
-        self._report = report
-        self._sqlite_lock = sqlite_lock
         self._not_before = 0.0  # monotonic seconds
 
     @property
@@ -59,13 +52,13 @@ class Recoverer:
         recovery = self._holder.recoveries[0]
         part = recovery.part
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 found = recovery.step() if recovery else None
         except (SpoolVanished, SpoolDamaged) as error:
             self._tell_broken(part, error)
             return
         except SpoolError as error:
-            self._report("spool-failing", f"{error}; it is tried again")
+            self._common.report("spool-failing", f"{error}; it is tried again")
             self._not_before = time.monotonic() + _AGAIN_SECONDS
             return
         if found is not None:
@@ -76,11 +69,11 @@ class Recoverer:
 
     def _tell(self, part: Part, found: Recovered) -> None:
         if found.note:
-            self._report("spool-found", found.note)
+            self._common.report("spool-found", found.note)
         self._holder.measure()
-        self._post(as_told(self._listener.on_recovered, part.id, found.records, found.possibly_doubled))
+        self._common.tell(self._listener.on_recovered, part.id, found.records, found.possibly_doubled)
         if found.corrupt:
-            self._report(
+            self._common.report(
                 "spool-corrupt", f"{found.corrupt} damaged records of a journal were put into quarantine"
             )
-            self._post(as_told(self._listener.on_spool_loss, part.id, found.corrupt, "corrupt", 0, 0))
+            self._common.tell(self._listener.on_spool_loss, part.id, found.corrupt, "corrupt", 0, 0)

@@ -11,16 +11,13 @@ Everything here runs in the spool thread.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 
+from ._common import Common
 from ._failures import SpoolDamaged, SpoolError, SpoolVanished
 from ._holder import PartHolder
-from ._listener import KeeperListener
 from ._part import Part
 from ._reader import SpoolReader
-from ._writer import as_told
 
 _SALVAGE_AGAIN_SECONDS = 60.0
 
@@ -28,22 +25,11 @@ _SALVAGE_AGAIN_SECONDS = 60.0
 class Repair:
     """Goes on with what is left, and says what is lost."""
 
-    def __init__(
-        self,
-        holder: PartHolder,
-        reader: SpoolReader,
-        *,
-        listener: KeeperListener,
-        post: Callable[[Callable[[], None]], None],
-        report: Callable[[str, str], None],
-        sqlite_lock: threading.Lock,
-    ) -> None:
+    def __init__(self, holder: PartHolder, reader: SpoolReader, common: Common) -> None:
         self._holder = holder
         self._reader = reader
-        self._listener = listener
-        self._post = post
-        self._report = report
-        self._sqlite_lock = sqlite_lock
+        self._common = common
+        self._listener = common.listener
         self._salvage_at: dict[str, float] = {}  # by part: monotonic seconds, and not before
 
     def begin_anew(self, part: Part, error: SpoolError) -> bool:
@@ -55,17 +41,17 @@ class Repair:
         if isinstance(error, SpoolDamaged) and self._salvage(part, error):
             return True
         vanished = isinstance(error, SpoolVanished)
-        self._report("spool-lost", f"{error}; a new spool is begun")
+        self._common.report("spool-lost", f"{error}; a new spool is begun")
         self._reader.forget(part)
-        self._post(as_told(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt"))
+        self._common.tell(self._listener.on_part_lost, part.id, "spool_lost" if vanished else "corrupt")
         gone = not part.is_there()
         if not gone and self._put_aside(part):
             waiting = sum(recovery.waiting for recovery in self._holder.recoveries if recovery.part is part)
-            self._post(as_told(self._listener.on_recovered, part.id, waiting, 0))
+            self._common.tell(self._listener.on_recovered, part.id, waiting, 0)
         elif gone or part is self._holder.adopted:
             self._holder.lose(part)
         else:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 part.close_database()  # it stays ours: its journal holds what is in memory
             self._holder.own = None
         self._holder.measure()
@@ -78,7 +64,7 @@ class Repair:
             return False  # it is the disk that damages them, and it would do so again
         self._salvage_at[part.id] = now + _SALVAGE_AGAIN_SECONDS
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 lost = part.go_on_with_intact(str(error))
                 part.take_damaged_records()  # told of here
                 # Rows in hand are delivered from there.
@@ -86,21 +72,21 @@ class Repair:
                 lost -= sum(key.records for key in in_hand if not part.has(key))
         except (SpoolError, OSError):
             return False
-        self._report(
+        self._common.report(
             "spool-damaged", f"{error}; what is intact in it is kept, and {max(0, lost)} records are lost"
         )
         if lost > 0:
-            self._post(as_told(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0))
+            self._common.tell(self._listener.on_spool_loss, part.id, lost, "corrupt", 0, 0)
         elif lost < 0:
-            self._post(as_told(self._listener.on_spool_opened, part.id, -lost))
+            self._common.tell(self._listener.on_spool_opened, part.id, -lost)
         self._holder.measure()
         return True
 
     def _put_aside(self, part: Part) -> bool:
         try:
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 part.start_anew()
         except (SpoolError, OSError) as error:
-            self._report("spool-failing", str(error))
+            self._common.report("spool-failing", str(error))
             return False
         return True

@@ -10,56 +10,24 @@ Everything here runs in the spool thread.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from .._batch import MAX_BATCH_BYTES, Batch
 from .._clock import Clock
 from .._journal import Journals, Run, of_one_journal, runs_of, value_of
+from ._common import Common
 from ._failures import SpoolDamaged, SpoolError, SpoolVanished
+from ._listener import Block
 from ._part import Part
 from ._row import RowKey, dt_time_ms
 
 _RETRY_FIRST_SECONDS = 0.1
 _RETRY_MOST_SECONDS = 5.0
 _FULL_POLL_SECONDS = 0.05
-
-
-@dataclass(eq=False, slots=True)
-class Block:
-    """Records on their way to the disk: with an identity if they were attempted, else without."""
-
-    values: Sequence[bytes]  # as they were in the queue; with an identity, as Redis will hold them
-    batch: Batch | None = None
-    runs: Sequence[Run] = ()  # where the batch's records are in the journal
-    written: int = 0  # how many of the values are in rows already
-    since: int = 0  # where it stands in the order in which records left the queue; given by who offers it
-    counted: bool = False  # among what is pending
-    taken: bool = False  # by the spool thread, which takes a block once however often it is offered
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.values))
-
-
-class WriterListener(Protocol):
-    """What the loop thread is told of writing, in the loop thread."""
-
-    def on_stored(self, part_id: str, block: Block, records: int, done: bool) -> None:
-        """Records of the block are on disk; ``done`` when all of them are."""
-
-    def on_refused(
-        self, part_id: str, block: Block, records: int, done: bool, first_ms: int, last_ms: int
-    ) -> None:
-        """The spool is full, and its policy refuses these records of the block; ``done``: it was the last.
-
-        Their ``dtTime`` is within the span, 0 where unknown.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +44,10 @@ class SpoolWriter:
 
     def __init__(
         self,
+        common: Common,
         *,
-        listener: WriterListener,
         make_room: Callable[[Batch, bool], bool],
         refuses: bool,
-        post: Callable[[Callable[[], None]], None],
-        report: Callable[[str, str], None],
-        sqlite_lock: threading.Lock,
         journals: Journals,
         clock: Clock,
     ) -> None:
@@ -90,12 +55,10 @@ class SpoolWriter:
 
         What it has no room for is refused, or waits.
         """
-        self._listener = listener
+        self._common = common
+        self._listener = common.listener
         self._make_room = make_room
         self._refuses = refuses
-        self._post = post
-        self._report = report
-        self._sqlite_lock = sqlite_lock
         self._journals = journals
         self._clock = clock
         self.settled_bytes = 0  # of all blocks that are done with
@@ -184,7 +147,7 @@ class SpoolWriter:
     def _postpone(self, error: Exception) -> None:
         self.failing = True
         self.last_error = str(error)
-        self._report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
+        self._common.report("spool-failing", f"the spool cannot be written: {error}; it is tried again")
         self.retry_at = time.monotonic() + self._retry_delay
         self._retry_delay = min(self._retry_delay * 2, _RETRY_MOST_SECONDS)
 
@@ -196,7 +159,7 @@ class SpoolWriter:
         self.stays = self.ending and self._journals.holds_runs(row.runs)
         if self._make_room(row.batch, not self.stays):
             self.stays = False
-            with self._sqlite_lock:
+            with self._common.sqlite_lock:
                 part.append(row.batch)
             self._book(part, row, self._listener.on_stored)
         elif self._is_there(part, row):  # an earlier write was said to have failed, and takes room already
@@ -208,7 +171,7 @@ class SpoolWriter:
         return True
 
     def _is_there(self, part: Part, row: _Unwritten) -> bool:
-        with self._sqlite_lock:
+        with self._common.sqlite_lock:
             return part.find(row.batch.id)
 
     def _book(self, part: Part, row: _Unwritten, told: Callable[..., None]) -> None:
@@ -224,7 +187,7 @@ class SpoolWriter:
                 self._backlog.popleft()
                 self.settled_bytes += block.size_bytes
             span = _span(list(islice(values, count))) if refused else ()
-            self._post(as_told(told, part.id, block, count, done, *span))
+            self._common.tell(told, part.id, block, count, done, *span)
 
     def _cut_row(self, part: Part) -> _Unwritten:
         """The next row: a batch that has its identity already, or up to a mebibyte of what has none."""
@@ -261,8 +224,3 @@ class SpoolWriter:
 
 def _span(values: Sequence[bytes]) -> tuple[int, int]:
     return (dt_time_ms(values[0]), dt_time_ms(values[-1])) if values else (0, 0)
-
-
-def as_told(tell: Callable[..., None], *arguments: object) -> Callable[[], None]:
-    """A callback with its arguments bound now, not when it runs."""
-    return lambda: tell(*arguments)
