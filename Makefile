@@ -1,6 +1,8 @@
 # Each target sets up what it needs, on a machine that has make and a Python (3.10 or newer) with venv and pip.
 #
 #     make demo                     an outage, a second process, and the count at the end
+#     make chaos                    everything is broken on purpose, and a report says what was lost
+#     make chaos CHAOS_PROFILE=full CHAOS_ONLY=network/lost-reply CHAOS_SEED=7
 #     make test                     the tests, against the built wheel
 #     make test PYTEST_ARGS="-k fork -x"
 #     make test PYTHON=python3.12
@@ -18,11 +20,14 @@ READY := $(VENV)/ready
 SOURCES := $(wildcard src lab chaos tests demo bench tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-long lint format bench docs build clean
+.PHONY: help demo chaos chaos-mutants chaos-compare test test-all test-long lint format bench docs build clean
 
 help:
 	@sed -n 's/^#     //p' $(firstword $(MAKEFILE_LIST))
-	@echo "targets: demo test test-all test-long lint format bench docs build clean"
+	@echo "targets: demo chaos chaos-mutants chaos-compare test test-all test-long lint format bench docs build clean"
+
+# What a run of the chaos suite is asked for; empty is as it likes.
+export CHAOS_PROFILE CHAOS_SEED CHAOS_ONLY CHAOS_MINUTES CHAOS_JOBS CHAOS_REPORT
 
 # Touched last, so that a set-up that was interrupted is done again.
 $(READY): pyproject.toml
@@ -33,6 +38,18 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python -m demo
+
+# chaos/choices.py says what can be asked for.
+chaos: $(READY)
+	$(BIN)/python -m chaos
+
+# The library is broken on purpose, and each time a scenario must see it.
+chaos-mutants: $(READY)
+	$(BIN)/python -m chaos.mutants
+
+# Other sinks meet the same faults; makes an environment for each.
+chaos-compare: $(READY)
+	$(BIN)/python -m chaos.comparison
 
 test:
 	ROUNDS=$(ROUNDS) $(PYTHON) tools/test_wheel.py $(PYTEST_ARGS)

@@ -1,86 +1,81 @@
 """`python -m chaos`: break everything, count what is lost, write the report.
 
-CHAOS_PROFILE   quick (minutes), full (all scenarios, long faults), soak (again and again)
-CHAOS_SEED      of everything that is drawn; printed by every run
-CHAOS_ONLY      scenarios whose names contain this, or match it as a pattern; several with commas
-CHAOS_MINUTES   how long a soak goes on
-CHAOS_JOBS      how many scenarios at a time
+What can be asked for is said in `choices`.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from fnmatch import fnmatch
-from pathlib import Path
 
-from chaos.result import Result, Setting
-from chaos.runner import Turn, jobs, run, write_results
+from chaos.choices import ChoiceError, Choices, read_choices
+from chaos.requirements import missing
+from chaos.result import Result
+from chaos.runner import Turn, run, write_report
 from chaos.scenario import Scenario
-from chaos.scenarios import ALL, scenarios_for
-from chaos.toxiproxy import start_toxiproxy
-
-REPORT = Path(__file__).parent / "report"
-_STRETCH = {"quick": 1.0, "full": 2.0, "soak": 2.0}
+from chaos.scenarios import scenarios_for
+from chaos.setting import open_setting
 
 
 def main() -> int:
     """Run what the environment asks for; 0 when all is green, 1 when not, 2 for a question without sense."""
-    profile = os.environ.get("CHAOS_PROFILE") or "quick"
-    if profile not in _STRETCH:
-        print(f"CHAOS_PROFILE is {profile!r}; it can be {', '.join(_STRETCH)}", file=sys.stderr)
+    try:
+        choices = read_choices()
+        chosen = _chosen(choices, choices.seed)
+    except ChoiceError as error:
+        print(error, file=sys.stderr)
         return 2
-    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**9))
-    chosen = _chosen(profile, seed)
-    if not chosen:
-        print(
-            f"CHAOS_ONLY={os.environ.get('CHAOS_ONLY')} names none of {len(ALL)} scenarios", file=sys.stderr
-        )
-        return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(f"chaos: profile {profile}, seed {seed}, {len(chosen)} scenarios, {jobs()} at a time", flush=True)
-    began, results = time.monotonic(), []
-    with start_toxiproxy() as toxiproxy:
-        print(f"chaos: the proxy is {toxiproxy.description}", flush=True)
-        setting = Setting(toxiproxy, profile, _STRETCH[profile], keep=REPORT / "red")
-        turns = _for_minutes(profile, seed) if profile == "soak" else [(each, seed) for each in chosen]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    how_many = "again and again" if choices.profile == "soak" else f"{choices.jobs} at a time"
+    print(
+        f"chaos: profile {choices.profile}, seed {choices.seed}, {len(chosen)} scenarios, {how_many}",
+        flush=True,
+    )
+    began = time.monotonic()
+    results: list[Result] = []
+    with open_setting(choices.profile, keep=choices.report / "red") as setting:
+        turns = _again_and_again(choices) if choices.profile == "soak" else _once(chosen, choices.seed)
         try:
-            for result in run(turns, setting, jobs()):
+            for result in run(turns, setting, choices.jobs):
                 results.append(result)
                 _tell(result)
         except KeyboardInterrupt:
-            print("chaos: interrupted; what has ended so far is in the report", file=sys.stderr)
-            write_results(results, REPORT)
+            write_report(results, choices.report)
             return 130
-    write_results(results, REPORT)
+    write_report(results, choices.report)
     return _sum_up(results, time.monotonic() - began)
 
 
-def _chosen(profile: str, seed: int) -> list[Scenario]:
-    """The scenarios of a profile, or those that were asked for by name."""
-    wanted = [word.strip() for word in os.environ.get("CHAOS_ONLY", "").split(",") if word.strip()]
-    every = scenarios_for("full" if wanted else profile, seed)
-    return [each for each in every if not wanted or any(_names(word, each.name) for word in wanted)]
+def _chosen(choices: Choices, seed: int) -> list[Scenario]:
+    """The scenarios of a profile; those asked for by name come from all."""
+    return choices.among(scenarios_for("full" if choices.only else choices.profile, seed))
 
 
-def _names(word: str, name: str) -> bool:
-    return word in name or fnmatch(name, word)
+def _once(chosen: list[Scenario], seed: int) -> Iterator[Turn]:
+    yield from ((scenario, seed) for scenario in chosen)
 
 
-def _for_minutes(profile: str, seed: int) -> Iterator[Turn]:
+def _again_and_again(choices: Choices) -> Iterator[Turn]:
     """All scenarios, then all with the next seed, until the time is up."""
-    minutes = float(os.environ.get("CHAOS_MINUTES") or 60)
-    ends_at = time.monotonic() + minutes * 60
-    for next_seed in itertools.count(seed):
-        for scenario in _chosen(profile, next_seed):
+    ends_at = time.monotonic() + choices.minutes * 60
+    for seed in itertools.count(choices.seed):
+        for scenario in _chosen(choices, seed):
             if time.monotonic() > ends_at:
                 return
-            yield scenario, next_seed
+            yield scenario, seed
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Let what is under way end; whoever asks a second time does not wait, and the guardian clears up."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: os._exit(130))
+    print("chaos: interrupted; what is under way ends first, unless you interrupt again", file=sys.stderr)
+    raise KeyboardInterrupt
 
 
 def _tell(result: Result) -> None:
@@ -109,5 +104,14 @@ def _sum_up(results: list[Result], seconds: float) -> int:
     return 1 if count["red"] else 0
 
 
+def _have_mounts_of_our_own() -> None:
+    """Begin anew where every mount is this run's alone, and gone with it, where that is possible."""
+    if "CHAOS_MOUNTS" not in os.environ and not missing(["mount"]):
+        os.environ["CHAOS_MOUNTS"] = "ours"
+        words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
+        os.execvp(words[0], words)  # noqa: S606  # nothing of ours is open yet
+
+
 if __name__ == "__main__":
+    _have_mounts_of_our_own()
     sys.exit(main())

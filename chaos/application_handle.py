@@ -36,12 +36,24 @@ class Application:
 
     def mark(self) -> str:
         """Let it log one record now; gives the record's id, once the call has returned."""
-        self._tell("mark")
-        return self._expect("", 10.0)
+        return self.ask("mark")
+
+    def ask(self, word: str, seconds: float = 10.0) -> str:
+        """Let it do something that its behaviour knows, with the words behind it; gives its answer."""
+        self.tell(word)
+        return self.answer(seconds)
+
+    def answer(self, seconds: float = 10.0) -> str:
+        """What it says to what it was told."""
+        return self._expect("", seconds)
+
+    def quiet(self) -> None:
+        """Let its threads log no more; it goes on otherwise."""
+        self.tell("quiet")
 
     def stop(self, seconds: float = 30.0) -> int:
         """Let it end in good order; gives its exit code."""
-        self._tell("stop")
+        self.tell("stop")
         return self.process.wait(seconds)
 
     def kill(self) -> None:
@@ -86,7 +98,8 @@ class Application:
         if self.is_running:
             self.kill()
 
-    def _tell(self, word: str) -> None:
+    def tell(self, word: str) -> None:
+        """Let it do something, and do not wait for it."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(word + "\n")

@@ -89,7 +89,7 @@ def possibly_doubled(samples: Sequence[dict[str, Any]]) -> int:
 
 
 def broken_bounds(samples: Sequence[dict[str, Any]]) -> list[str]:
-    """What a program did not keep at some moment: the equation, and its share of memory, threads and files."""
+    """What a program did not keep at some moment: the equation, or its bounds of memory, threads, files."""
     found = []
     for sample in samples:
         if "accepted" in sample and (difference := _difference(sample)):
@@ -120,6 +120,10 @@ def felt(samples: Sequence[dict[str, Any]], begin: float, end: float) -> set[str
             shown.add("spooled")
         if sample["retries"] > (before[-1]["retries"] if before else 0):
             shown.add("retried")
+    if shown & {"retried", "down"}:
+        shown.add("failed")
+    if during and samples[-1]["already_applied"] > (before[-1]["already_applied"] if before else 0):
+        shown.add("known")
     return shown
 
 

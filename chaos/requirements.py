@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
+
+from lab.servers import find_servers
+
+SECOND_HOST = "127.0.0.2"
 
 
 def _can_mount() -> bool:
@@ -16,6 +21,16 @@ def _can_mount() -> bool:
         return False
     words = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def _has_second_address() -> bool:
+    """Loopback has one address or sixteen million, as the system pleases."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((SECOND_HOST, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _can_trace() -> bool:
@@ -28,8 +43,10 @@ def _can_trace() -> bool:
 _CHECKS: dict[str, Callable[[], bool]] = {
     "gunicorn": lambda: find_spec("gunicorn") is not None,
     "mount": _can_mount,
+    "second address": _has_second_address,
     "root": lambda: os.geteuid() == 0,
     "strace": _can_trace,
+    "valkey": lambda: any(path.name == "valkey-server" for path in find_servers()),
 }
 
 
@@ -41,3 +58,8 @@ def _is_there(tool: str) -> bool:
 def missing(needs: Iterable[str]) -> list[str]:
     """Which of these this machine has not."""
     return [tool for tool in needs if not _is_there(tool)]
+
+
+def are_known(needs: Iterable[str]) -> bool:
+    """Whether all of these can be asked for."""
+    return _CHECKS.keys() >= set(needs)

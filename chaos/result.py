@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from chaos.scenario import Scenario
-
-if TYPE_CHECKING:
-    from chaos.toxiproxy import Toxiproxy
-
-OURS = "plumelog-loguru"
+from chaos.setting import Setting
 
 Verdict = Literal["green", "red", "not run"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is the same for all scenarios of a run."""
-
-    toxiproxy: Toxiproxy
-    profile: str
-    stretch: float = 1.0  # faults are in force so many times longer
-    source: Path | None = None  # import the library from here
-    sink: str = OURS  # a name in `application.sinks.SINKS`
-    python: Path | None = None  # the interpreter of that sink's environment
-    keep: Path | None = None  # keep the folders of red scenarios here
 
 
 @dataclass

@@ -9,16 +9,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from chaos.page import write_page
 from chaos.performance import perform
 from chaos.requirements import missing
-from chaos.result import Result, Setting
+from chaos.result import Result
 from chaos.scenario import Scenario
+from chaos.setting import Setting
 
 Turn = tuple[Scenario, int]  # a scenario, and its seed
 
 
 def run(turns: Iterable[Turn], setting: Setting, jobs: int) -> Iterator[Result]:
-    """Play all turns, so many at a time; gives results as they come. An interrupt lets those under way end."""
+    """Play all turns, so many at a time, and give results as they come; those under way always end."""
     waiting = iter(turns)
     with ThreadPoolExecutor(jobs, thread_name_prefix="chaos") as pool:
         under_way: set[Future[Result]] = set()
@@ -42,9 +44,10 @@ def _play(scenario: Scenario, seed: int, setting: Setting) -> Result:
     return perform(scenario, seed, setting)
 
 
-def jobs() -> int:
-    """How many scenarios at a time: they wait more than they work. ``CHAOS_JOBS`` decides otherwise."""
-    return int(os.environ.get("CHAOS_JOBS") or 2 * (os.cpu_count() or 1))
+def write_report(results: Sequence[Result], folder: Path) -> None:
+    """Write the results, and the page that shows them."""
+    write_results(results, folder)
+    print(f"chaos: the report is {os.path.relpath(write_page(folder))}")
 
 
 def write_results(results: Sequence[Result], folder: Path) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Group = Literal["network", "server", "process", "disk", "content", "combination"]
 
 # What the program must have shown while the fault was in force; "nothing" where a fault is to pass unnoticed.
-Felt = Literal["retried", "down", "refused", "spooled", "died", "nothing"]
+# "failed" is retried or down; "known" that the server said of a batch, then or later, that it had it already.
+Felt = Literal["failed", "retried", "down", "refused", "spooled", "known", "died", "nothing"]
 
 
 class Fault(Protocol):
@@ -45,7 +46,9 @@ class Scenario:
     disk: str = ""  # options of a tmpfs of its own, on which the spool directory lies
     starts_program: bool = True  # False: the fault starts its programs itself
     loss: Literal["none", "reported"] = "none"  # "reported": what is lost, the library says to the record
-    doubles: Literal["none", "reported"] = "none"  # "reported": at most as many as the library says are possible
+    doubles: Literal["none", "reported"] = (
+        "none"  # "reported": at most as many as the library says are possible
+    )
     in_order: bool = False  # records of a thread arrive in the order of its calls
     may_refuse: bool = False  # Loguru may refuse calls; they are counted apart
     recovery_seconds: float = 10.0  # a fresh record is through by then, and the spool is empty

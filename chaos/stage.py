@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from lab.servers import HOST, RedisServer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from chaos.guardian import Guardian
     from chaos.toxiproxy import Proxy, Toxiproxy
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +61,7 @@ class Stage:
         self,
         folder: Path,
         toxiproxy: Toxiproxy,
+        guardian: Guardian,
         seed: int | str,
         *,
         settings: Mapping[str, str] | None = None,
@@ -73,6 +76,7 @@ class Stage:
         Args:
             folder: an empty folder of its own.
             toxiproxy: where its proxy is made.
+            guardian: who ends its programs if nobody else does.
             seed: of everything that is drawn.
             settings: of the programs' sinks, without their prefix.
             server: arguments of `RedisServer`.
@@ -94,10 +98,12 @@ class Stage:
         self.applications: list[Application] = []
         self.proofs: list[str] = []
         self.faults_injected = 0
+        self.seen_by_thread: Counter[int] = Counter()  # for who has several faults strike
         self.folders_with_secrets = [folder / "server"]  # a server may write its own password down
         self.timeline = Timeline(self)
         self.proxy: Proxy
         self._toxiproxy = toxiproxy
+        self._guardian = guardian
         self._orders = orders or {}
         self._disk_options = disk
         self._source = source
@@ -122,6 +128,10 @@ class Stage:
     def __exit__(self, *failure: object) -> None:
         self._closing.close()
 
+    def open_proxy(self, listen: str) -> Proxy:
+        """Open one more way to the server, at another address."""
+        return self._closing.enter_context(self._toxiproxy.create_proxy(f"{HOST}:{self.server.port}", listen))
+
     def also_close(self, close: Callable[[], object]) -> None:
         """Call this when the stage is closed, before anything that is there already."""
         self._closing.callback(close)
@@ -133,6 +143,7 @@ class Stage:
         if times > 0:
             with self._lock:
                 self.faults_injected += times
+                self.seen_by_thread[threading.get_ident()] += times
                 self.proofs.append(what if times == 1 else f"{what} ({times} times)")
 
     @contextlib.contextmanager
@@ -171,13 +182,19 @@ class Stage:
         return Orders(**{**given, **self._orders, **changes})
 
     def start_application(
-        self, orders: Orders | None = None, *, before: Sequence[str] = (), **settings: str
+        self,
+        orders: Orders | None = None,
+        *,
+        before: Sequence[str] = (),
+        wait: bool = True,
+        **settings: str,
     ) -> Application:
         """Start a program, and wait until it takes orders itself.
 
         Args:
             orders: what it does; steady logging unless told otherwise.
             before: a command that starts it: strace with its options.
+            wait: False for one that may end before it takes any.
             settings: for its environment, without their prefix.
         """
         orders = orders or self.orders()
@@ -185,7 +202,8 @@ class Stage:
         words = [*before, python, "-m", "chaos.application", orders.to_json()]
         application = Application(orders, self.start(words, **settings))
         self.applications.append(application)
-        application.wait_until_ready()
+        if wait:
+            application.wait_until_ready()
         return application
 
     def start(self, words: Sequence[str], **settings: str) -> subprocess.Popen[str]:
@@ -201,17 +219,22 @@ class Stage:
                 text=True,
                 start_new_session=True,  # with its children it is ended as one group
             )
-        self._closing.callback(_end_group, process)
+        self._guardian.watch(process.pid)
+        self._closing.callback(self._end_group, process)
         return process
 
     def run_replay(self, *words: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `plumelog-replay`, as an operator does."""
-        process = self.start([sys.executable, "-m", "plumelog_loguru.cli", *words])
+        process = self.start_replay(*words)
         try:
             out, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
             raise StageError(f"plumelog-replay {' '.join(words)} takes more than {seconds} s") from error
         return subprocess.CompletedProcess(process.args, process.returncode, out, "")
+
+    def start_replay(self, *words: str) -> subprocess.Popen[str]:
+        """Start `plumelog-replay`, for whoever does not wait for its end."""
+        return self.start([str(self._python or sys.executable), "-m", "plumelog_loguru.cli", *words])
 
     @property
     def application(self) -> Application:
@@ -246,7 +269,7 @@ class Stage:
         try:
             with socket.create_connection((self.proxy.host, self.proxy.port), timeout) as connection:
                 connection.settimeout(timeout)
-                connection.sendall(_command("AUTH", self.secret) + _command("LLEN", KEY))
+                connection.sendall(command("AUTH", self.secret) + command("LLEN", KEY))
                 with connection.makefile("rb") as replies:
                     for line in (replies.readline(), replies.readline()):
                         if line.startswith(b"-"):
@@ -279,6 +302,17 @@ class Stage:
                 return
             time.sleep(pause)
 
+    def _end_group(self, process: subprocess.Popen[str]) -> None:
+        """Kill a program and all that it started, and wait for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.wait()
+        self._guardian.forget(process.pid)
+
     def _end_programs(self) -> None:
         for application in self.applications:
             application.close()
@@ -309,17 +343,6 @@ def mounted(path: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-def _command(*words: str) -> bytes:
+def command(*words: str) -> bytes:
     encoded = [word.encode() for word in words]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """Kill a program and all that it started, and wait for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
-    process.wait()

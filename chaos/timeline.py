@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chaos.stage import Stage
 
 _SECONDS_BETWEEN = 0.1
+_FRESH_SECONDS = 1.0
 _TAIL_BYTES = 8192  # more than any sample
 
 
@@ -80,7 +81,7 @@ class Timeline:
                 if orders.tag not in self._books:
                     self._books[orders.tag] = orders, orders.open_book()
             logged = sum(book.count for _, book in self._books.values())
-            last = [sample for orders, _ in self._books.values() if (sample := _last_sample(orders))]
+            last = [sample for orders, _ in self._books.values() if (sample := _fresh_sample(orders))]
             spooled = sum(sample["spooled"] for sample in last if "spooled" in sample) if last else None
             in_memory = sum(sample["in_memory"] for sample in last if "in_memory" in sample) if last else None
             self._points.append((round(self._now(), 2), logged, delivered, spooled, in_memory))
@@ -89,8 +90,8 @@ class Timeline:
         return time.monotonic() - self._began
 
 
-def _last_sample(orders: Orders) -> dict[str, Any] | None:
-    """The last whole line that a program wrote of itself."""
+def _fresh_sample(orders: Orders) -> dict[str, Any] | None:
+    """The last whole line that a program wrote of itself; None where it is gone, or stands still."""
     try:
         with open(orders.samples_path, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
@@ -98,4 +99,4 @@ def _last_sample(orders: Orders) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     sample: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-    return sample
+    return sample if sample and time.monotonic() - sample["at"] < _FRESH_SECONDS else None

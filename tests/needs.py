@@ -15,6 +15,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.chaos.browser import find_browser
+
 PREFIX = "needs_"
 
 not_run = pytest.StashKey[list[tuple[str, str]]]()  # (test, what it needs), by name
@@ -22,6 +24,20 @@ not_run = pytest.StashKey[list[tuple[str, str]]]()  # (test, what it needs), by 
 
 def _is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _can_have_toxiproxy() -> bool:
+    """With Go it is built by the first test that wants it."""
+    from chaos.toxiproxy import find_server  # brings an HTTP client along, which most tests do without
+
+    return find_server() is not None or shutil.which("go") is not None
+
+
+def _can_mount() -> bool:
+    """Being root is not enough: most containers forbid it."""
+    from chaos.requirements import missing
+
+    return not missing(["mount"])
 
 
 def _can_trace() -> bool:
@@ -33,9 +49,12 @@ def _can_trace() -> bool:
 
 
 _CHECKS: dict[str, Callable[[], bool]] = {
+    "chromium": lambda: find_browser() is not None,
     "gunicorn": lambda: find_spec("gunicorn") is not None,
+    "mount": _can_mount,
     "root": _is_root,
     "strace": _can_trace,
+    "toxiproxy": _can_have_toxiproxy,
 }
 
 

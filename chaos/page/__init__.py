@@ -6,9 +6,9 @@
     _write.py       all of it into page.html, page.css, page.js and timeline.svg
     _markdown.py    the table for the documentation
 
-The page is one file. It asks nothing of any network, works from a disk, and shows everything without its script;
-the script sorts, filters and reads values off a timeline. Its state stands in the address, so a view has a link:
-``#sort=lost&dir=desc&q=kill&group=server&verdict=red&open=server/kill 7``.
+The page is one file. It asks nothing of any network, works from a disk, and shows everything without its
+script; the script sorts, filters and reads values off a timeline. Its state stands in the address, so a view
+has a link: ``#sort=lost&dir=desc&q=kill&group=server&verdict=red&open=server/kill 7``.
 """
 
 from chaos.page._markdown import markdown_table

@@ -1,4 +1,4 @@
-"""``python -m chaos.page [FOLDER]`` writes index.html beside a run's results; ``--table`` prints Markdown instead."""
+"""``python -m chaos.page [FOLDER]`` writes index.html beside a run's results; ``--table`` prints Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runner wrote, read and checked: a report that is read is whole, or `ReportError` says what is wrong.
+"""What the runner wrote, read and checked: what is read is whole, or `ReportError` says what is wrong.
 
 Texts come from scenarios about hostile texts, so half a character is to be expected; it is shown as "?".
 """
@@ -55,6 +55,7 @@ class Row(BaseModel):
     violations: tuple[str, ...] = ()
     refused: int = 0
     reported_lost: int = 0
+    drained_by_command: int = 0  # delivered by `plumelog-replay`, of what a killed program had left
     sink: str = ""
     repeat: str = ""
     profile: str = ""

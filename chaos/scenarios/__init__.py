@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from chaos.scenario import Scenario
 
-from . import network
+from . import content, disk, network, process, server
 
 ALL: list[Scenario] = [
     *network.SCENARIOS,
+    *server.SCENARIOS,
+    *disk.SCENARIOS,
+    *process.SCENARIOS,
+    *content.SCENARIOS,
 ]
 
 

@@ -180,7 +180,7 @@ async def _update_toxic(proxy: Proxy, name: str, body: bytes) -> dict[str, objec
 
 
 def _set_attributes(effect: Effect, attributes: dict[str, Any]) -> None:
-    known = {field.name: getattr(effect, field.name) for field in dataclasses.fields(effect)}  # type: ignore[arg-type]
+    known = {field.name: getattr(effect, field.name) for field in dataclasses.fields(effect)}
     for name, value in _fields(attributes, **known).items():
         setattr(effect, name, value)
 

@@ -134,6 +134,7 @@ class Stage:
         self.close()
 
 
+@dataclass
 class Effect:
     """What a type of toxic does; its fields are the attributes of the HTTP interface."""
 

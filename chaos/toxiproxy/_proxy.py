@@ -28,12 +28,14 @@ class Proxy:
     proxies of one server.
     """
 
-    def __init__(self, door: Door, upstream: str, forget: Callable[[Proxy], None]) -> None:
+    def __init__(
+        self, door: Door, upstream: str, forget: Callable[[Proxy], None], listen: str | None = None
+    ) -> None:
         """Create it on the server; `Toxiproxy.create_proxy` is the way to call this."""
         self.name = f"chaos-{secrets.token_hex(6)}"  # a server that was running before has other users
         self._door = door
         self._forget = forget
-        self._proxy = self._create(upstream)
+        self._proxy = self._create(upstream, listen)
         self.host, _, port = self._proxy.listen.rpartition(":")
         self.port = int(port)
         self._path = f"/proxies/{quote(self.name, safe='')}"
@@ -163,11 +165,11 @@ class Proxy:
     def _toxic_path(self, name: str) -> str:
         return f"{self._path}/toxics/{quote(name, safe='')}"
 
-    def _create(self, upstream: str, attempts: int = 5) -> toxiproxy.Proxy:
+    def _create(self, upstream: str, wanted: str | None, attempts: int = 5) -> toxiproxy.Proxy:
         # Not port 0: the kernel would give one from which it also makes outgoing connections, and clients of
         # a proxy that is down would in the end be connected to themselves. See `free_port`.
         for attempt in range(1, attempts + 1):
-            listen = f"{HOST}:{free_port()}"
+            listen = wanted or f"{HOST}:{free_port()}"
             try:
                 with self._door.chosen():
                     return toxiproxy.Toxiproxy().create(upstream=upstream, name=self.name, listen=listen)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,17 @@ from lab.servers import HOST, free_port
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_NO_SERVER = f"""
-********************************************************************************
-*  NO TOXIPROXY: THE FAULTS OF THIS RUN ARE MADE BY THE STAND-IN               *
-*                                                                              *
-*  No {NAME} on PATH, none in .tools/bin, and none could be built.  *
-*  What ran instead is chaos/standin, which imitates Toxiproxy {VERSION}.         *
-*                                                                              *
-*  The cure, one of:                                                           *
-*    install Go, and run this again: it builds Toxiproxy {VERSION}                *
-*    put a {NAME} on PATH                                           *
-*    TOXIPROXY_URL=http://host:port of one that is running                      *
-********************************************************************************
-"""
+_NO_SERVER = (
+    "NO TOXIPROXY: THE FAULTS OF THIS RUN ARE MADE BY THE STAND-IN",
+    "",
+    f"No {NAME} on PATH, none in .tools/bin, and none could be built.",
+    f"What runs instead is chaos/standin, which imitates Toxiproxy {VERSION}.",
+    "",
+    "The cure, one of:",
+    f"  install Go, and run this again: it builds Toxiproxy {VERSION}",
+    f"  put a {NAME} on PATH",
+    "  set TOXIPROXY_URL=http://host:port of one that is running",
+)
 
 
 class Toxiproxy:
@@ -66,9 +65,9 @@ class Toxiproxy:
     def __repr__(self) -> str:
         return f"<{self.description} at {self.url}>"
 
-    def create_proxy(self, upstream: str) -> Proxy:
-        """Put a new proxy, on a loopback port of its own, in front of a server at ``host:port``."""
-        proxy = Proxy(self._door, upstream, self._forget)
+    def create_proxy(self, upstream: str, listen: str | None = None) -> Proxy:
+        """Put a new proxy, on a loopback port of its own or at ``listen``, before a server at ``host:port``."""
+        proxy = Proxy(self._door, upstream, self._forget, listen)
         with self._lock:
             self._proxies.add(proxy)
         return proxy
@@ -106,10 +105,13 @@ def start_toxiproxy() -> Toxiproxy:
     loudly, the stand-in.
 
     Raises:
-        ToxiproxyError: there is none at ``TOXIPROXY_URL``, or it did not come up.
+        ToxiproxyError: there is none at ``TOXIPROXY_URL``, or it did not come up, or the wish is unknown.
     """
-    if os.environ.get("CHAOS_PROXY") == "stand-in":
+    wish = os.environ.get("CHAOS_PROXY")
+    if wish == "stand-in":
         return start_standin()
+    if wish:
+        raise ToxiproxyError(f"CHAOS_PROXY is {wish!r}; it may only be stand-in, or not be set")
     url = os.environ.get("TOXIPROXY_URL")
     if url:
         try:
@@ -120,8 +122,14 @@ def start_toxiproxy() -> Toxiproxy:
             ) from error
     binary = find_server() or build_server()
     if binary is None:
-        print(_NO_SERVER, file=sys.stderr)
+        edge = "*" * 80
+        print(edge, *(f"*  {line:<74}  *" for line in _NO_SERVER), edge, sep="\n", file=sys.stderr)
         return start_standin()
+    return start_server(binary)
+
+
+def start_server(binary: Path) -> Toxiproxy:
+    """Start a real server."""
     return _start([str(binary)], version_inside(binary))
 
 

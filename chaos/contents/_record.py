@@ -1,8 +1,4 @@
-"""What the programs log, and how a record tells that it arrived as it was logged.
-
-Program and oracle share this module and nothing else. A message begins with the id of its call and the digest
-of the rest, so the oracle needs no copy of what was logged.
-"""
+"""What a call logs, and what names a record; the words that all contents are made of."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ class Call:
 
     message: str
     extras: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | bool | None = None  # as `logger.opt(exception=…)` takes it
     afterwards: Callable[[], object] = lambda: None  # done when the call has returned
 
 
@@ -51,12 +48,3 @@ def problem_of_signed(record: Record) -> str | None:
 
 def _digest(payload: str) -> str:
     return hashlib.blake2s(payload.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def _plain(record_id: str, dice: random.Random) -> Call:
-    return Call(signed(record_id, "x" * dice.choice((0, 20, 100, 400))), {"order": dice.randrange(10**6)})
-
-
-CONTENTS: dict[str, Content] = {
-    "plain": Content(_plain, problem_of_signed),
-}

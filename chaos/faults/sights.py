@@ -1,0 +1,146 @@
+"""What can be seen of a network by looking through the proxy, beyond what `Stage.probe` tells.
+
+Each sight is a look that is taken again and again while a fault is in force. It looks at connections of its
+own, and at what the server has, asked past the proxy; never at the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from chaos.stage import Stage, StageError, command, wait_until
+from lab.servers import ReplyError, ServerError
+
+_MANY_BYTES = 20_000
+_PATIENCE_SECONDS = 0.25
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is seen, in words, and a look: whether it is seen now."""
+
+    what: str
+    look: Callable[[Stage], bool]
+
+    def watch(self, stage: Stage, seconds: float) -> None:
+        """Look for so long, and write down how often it was seen."""
+        stage.saw(self.what, sum(self._is_seen(stage) for _ in stage.ticks(seconds)))
+
+    def _is_seen(self, stage: Stage) -> bool:
+        try:
+            return self.look(stage)
+        except (OSError, ReplyError, ServerError):  # another fault has the server at this moment
+            return False
+
+
+def answer_is(*words: str) -> Sight:
+    """What `Stage.probe` gives is one of these."""
+    return Sight(f"through the proxy it is {' or '.join(words)}", lambda stage: stage.probe() in words)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came back for one request."""
+
+    text: bytes
+    pieces: int  # in which it came
+    seconds: float
+
+
+def ask(stage: Stage, *words: str, lines: int, seconds: float = _PATIENCE_SECONDS) -> _Answer:
+    """Send a request through the proxy, and wait so long for so many lines, the one of AUTH too."""
+    text, pieces, began = b"", 0, time.monotonic()
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((stage.proxy.host, stage.proxy.port), seconds) as peer,
+    ):
+        peer.settimeout(seconds)
+        peer.sendall(command("AUTH", stage.secret) + command(*words))
+        while text.count(b"\r\n") < lines and (piece := peer.recv(65_536)):
+            text, pieces = text + piece, pieces + 1
+    return _Answer(text, pieces, time.monotonic() - began)
+
+
+def _new_key() -> str:
+    return f"chaos-probe-{next(_numbers)}"
+
+
+def _is_there(stage: Stage, key: str) -> bool:
+    return bool(stage.server.cli("EXISTS", key))
+
+
+def _done_unheard(stage: Stage) -> bool:
+    key = _new_key()
+    answer = ask(stage, "INCR", key, lines=2)
+    return answer.text.count(b"\r\n") < 2 and _is_there(stage, key)
+
+
+def _large_is_cut(stage: Stage) -> bool:
+    """A small request passes; a large one, of which the beginning passes, is not carried out."""
+    key = _new_key()
+    small = ask(stage, "INCR", key, lines=2)
+    ask(stage, "APPEND", key, "x" * _MANY_BYTES, lines=2)
+    return small.text.endswith(b":1\r\n") and stage.server.cli("GET", key) == b"1"
+
+
+def _reply_is_cut(stage: Stage) -> bool:
+    """The reply begins, and does not end."""
+    key = _new_key()
+    text = ask(stage, "INCRBY", key, "1000000", lines=2).text
+    return text.startswith(b"+OK\r\n:1") and not text.endswith(b"\r\n") and _is_there(stage, key)
+
+
+def _is_sliced(stage: Stage) -> bool:
+    return ask(stage, "ECHO", "x" * 500, lines=3, seconds=1.0).pieces >= 10
+
+
+def _request_is_sliced(stage: Stage) -> bool:
+    """A large request takes its time: each of its pieces is paused for."""
+    small = ask(stage, "PING", lines=2, seconds=2.0)
+    large = ask(stage, "APPEND", _new_key(), "x" * _MANY_BYTES, lines=2, seconds=2.0)
+    return large.text.endswith(b":%d\r\n" % _MANY_BYTES) and large.seconds > small.seconds + 0.005
+
+
+def _is_narrow(stage: Stage) -> bool:
+    small = ask(stage, "PING", lines=2, seconds=2.0)
+    large = ask(stage, "ECHO", "x" * _MANY_BYTES, lines=3, seconds=2.0)
+    return len(large.text) > _MANY_BYTES and large.seconds > small.seconds + 0.15
+
+
+class LateCommands:
+    """Commands whose senders give up before they are carried out."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._keys: list[str] = []
+
+    def send(self) -> None:
+        """Send one, and give it up; what has been carried out by then does not count."""
+        key = _new_key()
+        ask(self._stage, "INCR", key, lines=2)
+        if not _is_there(self._stage, key):
+            self._keys.append(key)
+
+    def watch(self) -> None:
+        """Now that they are let go: write down how many are carried out."""
+        late = 0
+        for key in self._keys:
+            with contextlib.suppress(StageError):
+                wait_until(partial(_is_there, self._stage, key), "a late command is carried out", 1.0)
+                late += 1
+        self._stage.saw("a probe's command was carried out after its sender had given up", late)
+
+
+DONE_UNHEARD = Sight("a probe's command was carried out, and its sender heard nothing of it", _done_unheard)
+REQUEST_CUT = Sight("a small request passes, a large one is cut off and not carried out", _large_is_cut)
+REPLY_CUT = Sight("a probe's reply breaks off in the middle", _reply_is_cut)
+SLICED = Sight("a probe's reply comes in ten pieces and more", _is_sliced)
+REQUEST_SLICED = Sight("twenty kilobytes take their time, with a pause after each piece", _request_is_sliced)
+NARROW = Sight("twenty kilobytes take much longer than four bytes", _is_narrow)

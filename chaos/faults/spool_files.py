@@ -1,0 +1,201 @@
+"""What happens to the files of a spool, and to those who own them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.application_handle import Application
+from chaos.faults.disk import wait_for, wait_for_rows
+from chaos.stage import Stage, StageError, wait_until
+
+# The program as a user whom rights bind: root, without root's power to ignore them.
+BOUND_BY_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A program is killed with records in its spool, and bits of its files flip.
+
+    Its successor goes on with them; without one it is up to `plumelog-replay`.
+    """
+
+    files: str  # a pattern, below the folder of the part
+    flips: int = 1
+    successor: bool = True
+    in_journal: bool = False  # its records are in the journal, and not yet in rows
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Start it, kill it, flip, and let the successor be there for so long."""
+        with stage.proxy.down():
+            if self.in_journal:
+                first = stage.start_application(BATCH_SIZE="50000", BATCH_INTERVAL_SECONDS="60")
+                wait_for(first, "in_memory", 300)
+            else:
+                first = stage.start_application()
+                wait_for_rows(first, 300)
+            first.kill()
+            flipped = self.flip(stage)
+            stage.saw(f"a bit flipped in {self.files}", flipped)
+            if self.successor:
+                stage.start_application()
+                list(stage.ticks(seconds))
+
+    def flip(self, stage: Stage) -> int:
+        """Flip bits in what was written of these files; gives how many."""
+        found = [path for part in stage.spool_parts() for path in part.glob(self.files) if path.is_file()]
+        paths = [path for path in found if not path.name.endswith("-shm") and path.read_bytes().strip(b"\0")]
+        for _ in range(self.flips if paths else 0):
+            path = stage.dice.choice(paths)
+            content = bytearray(path.read_bytes())
+            place = stage.dice.choice([place for place, byte in enumerate(content) if byte])
+            content[place] ^= 1 << stage.dice.randrange(8)
+            path.write_bytes(content)
+        return self.flips if paths else 0
+
+
+@dataclass(frozen=True)
+class TornLog:
+    """A program is killed with records in its spool, and its log ends with half a transaction of nobody's."""
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Kill it, append to the log, and let a successor be there for so long."""
+        with stage.proxy.down():
+            wait_for_rows(stage.application, 300)
+            stage.application.kill()
+            logs = [
+                log for part in stage.spool_parts() for log in part.glob("spool/*-wal") if log.stat().st_size
+            ]
+            for log in logs:
+                frame = log.read_bytes()[32 : 32 + 24 + 4096]  # the first one, out of place
+                with open(log, "ab") as file:
+                    file.write(frame[: stage.dice.randrange(24, len(frame))])
+            stage.saw("half a frame stands at the end of the log", len(logs))
+            stage.start_application()
+            list(stage.ticks(seconds))
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Redis is away, and somebody deletes the spool directory, or replaces it by a file."""
+
+    replaced: bool = False
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Delete it, and stay so for so long."""
+        with stage.proxy.down():
+            wait_for_rows(stage.application, 300)
+            files = [path for path in stage.spool_dir.rglob("*") if path.is_file()]
+            shutil.rmtree(stage.spool_dir)
+            if self.replaced:
+                stage.spool_dir.write_text("no directory")
+            stage.saw("a file of the spool is deleted", sum(not path.exists() for path in files))
+            if not self.replaced:
+                wait_until(stage.spool_parts, "the program begins a new part")
+            list(stage.ticks(seconds))
+            if self.replaced:
+                stage.spool_dir.unlink()
+
+
+@dataclass(frozen=True)
+class NoRights:
+    """Redis is away, and the spool directory lets nobody in, from the start or later on."""
+
+    from_the_start: bool = False
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Let nobody in for so long."""
+        bound = BOUND_BY_RIGHTS if os.geteuid() == 0 else ()
+        if self.from_the_start:
+            stage.spool_dir.mkdir(mode=0o700)
+        else:
+            stage.start_application(before=bound)
+            wait_until(lambda: stage.delivered() > 60, "the first records arrive")
+        with stage.proxy.down():
+            if not self.from_the_start:
+                wait_for_rows(stage.application)
+            mode = stage.spool_dir.stat().st_mode
+            stage.spool_dir.chmod(0)
+            try:
+                if self.from_the_start:
+                    stage.start_application(before=bound)
+                list(stage.ticks(seconds))
+                tried = subprocess.run([*bound, "ls", str(stage.spool_dir)], capture_output=True, check=False)
+                stage.saw("ls is not let into the directory", tried.returncode != 0)
+            finally:
+                stage.spool_dir.chmod(mode)
+
+
+@dataclass(frozen=True)
+class OwnerKilled:
+    """Redis is away, two programs share the directory, one is killed; a third takes over its part."""
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Let it all happen, and stay so for so long."""
+        with stage.proxy.down():
+            first, other = stage.start_application(), stage.start_application()
+            wait_for_rows(first)
+            wait_for_rows(other)
+            part = parts_held_by(first)
+            first.kill()
+            heir = stage.start_application()
+            wait_until(lambda: part & parts_held_by(heir), "the third takes over the part")
+            stage.saw("the killed program's part is open in the third, and not in the second")
+            list(stage.ticks(seconds))
+
+
+@dataclass(frozen=True)
+class OwnerFrozen:
+    """A program with records in its spool is frozen; another one starts, delivers, and ends."""
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Be frozen for at least so long."""
+        owner = stage.application
+        with stage.proxy.down():
+            wait_for_rows(owner)
+            owner.freeze()
+            other = stage.start_application()
+            wait_for_rows(other)
+        try:
+            wait_until(lambda: not other.spooled(), "the other one delivers what it spooled")
+            list(stage.ticks(seconds))
+            touched = parts_held_by(owner) & parts_held_by(other)
+            if code := other.stop():
+                raise StageError(f"the other one ended with {code}")
+            drained = stage.run_replay("drain", "--json")
+            state = Path(f"/proc/{owner.process.pid}/stat").read_text().rpartition(") ")[2][0]
+            stage.saw("the owner is stopped, and its part is open nowhere else", state == "T" and not touched)
+            if drained.returncode:
+                raise StageError(f"plumelog-replay drain: exit {drained.returncode}")
+        finally:
+            owner.thaw()
+
+
+def parts_held_by(application: Application) -> set[str]:
+    """Parts in which a program has a file open: the lock it holds, if nothing else."""
+    found = set()
+    for link in Path(f"/proc/{application.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found |= {name for name in Path(os.readlink(link)).parts if name.startswith("part-")}
+    return found
+
+
+@dataclass(frozen=True)
+class OverQuota:
+    """Redis is away for longer than the spool may grow."""
+
+    limit_bytes: int
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Be away for so long."""
+        with stage.proxy.down():
+            list(stage.ticks(seconds))
+            databases = [path for part in stage.spool_parts() for path in part.glob("spool/cache.db*")]
+            taken = sum(path.stat().st_size for path in databases)
+            stage.saw(
+                f"the database takes {taken} bytes of {self.limit_bytes}", taken > self.limit_bytes // 2
+            )

@@ -1,0 +1,98 @@
+"""The verdict on one scenario: what the oracle found, against what the scenario promises."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from chaos import oracle
+from chaos.application.orders import announced_in
+from chaos.latencies import quantile_us
+from chaos.result import Result
+from chaos.scenario import Scenario
+from chaos.setting import OURS, Setting
+from chaos.stage import KEY, Stage
+from lab.servers import RedisServer, ServerError
+
+
+def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result) -> None:
+    """Fill in what came of it, and every promise that was broken."""
+    values = [value for server in stage.servers for value in _values_of(server)]
+    judgement = oracle.judge(stage.books(), values, scenario.content)
+    samples = [application.samples() for application in stage.applications]
+    result.logged, result.delivered = judgement.owed, judgement.delivered
+    result.lost, result.duplicates = len(judgement.lost), len(judgement.doubled)
+    result.out_of_order, result.refused = judgement.out_of_order, judgement.refused
+    result.reported_lost += sum(map(oracle.reported_lost, samples))
+    result.proofs, result.faults_injected = stage.proofs, stage.faults_injected
+    announced = announced_in(stage.books_folder)
+    latencies = [orders.open_latencies() for orders in announced]
+    result.p999_us = round(quantile_us(latencies, 0.999), 1)
+    say = result.violations.append
+
+    if setting.sink != OURS:
+        _judge_peer(judgement, say)
+        return
+    if not stage.faults_injected:
+        say("nothing shows that the fault happened")
+    if scenario.felt != "nothing" and not _was_felt(stage, scenario):
+        say(f"the programs never showed that they felt it: {scenario.felt}")
+    if judgement.owed == 0:
+        say("nothing was logged")
+    if scenario.loss == "none" and judgement.lost:
+        say(f"{len(judgement.lost)} records are lost: {_some(judgement.lost)}")
+    if scenario.loss == "reported" and len(judgement.lost) != result.reported_lost:
+        say(f"{len(judgement.lost)} records are lost, and {result.reported_lost} are reported as lost")
+    doubles_reported = sum(map(oracle.possibly_doubled, samples)) if scenario.doubles == "reported" else 0
+    if judgement.copies > doubles_reported:
+        say(f"{len(judgement.doubled)} records are doubled: {_some(judgement.doubled)}")
+    if judgement.unknown:
+        say(f"{len(judgement.unknown)} records were never logged: {_some(judgement.unknown)}")
+    if judgement.changed:
+        say(f"{len(judgement.changed)} records are not as they were logged: {_some(judgement.changed)}")
+    if judgement.raised:
+        say(f"{judgement.raised} calls raised an exception")
+    if judgement.refused and not scenario.may_refuse:
+        say(f"{judgement.refused} calls were refused by Loguru")
+    if scenario.in_order and judgement.out_of_order:
+        say(f"{judgement.out_of_order} records overtook earlier ones of their thread")
+    if scenario.p999_ms is not None and result.p999_us > scenario.p999_ms * 1000:
+        say(f"one call in a thousand took {result.p999_us / 1000:.0f} ms or more")
+    for bounds in map(oracle.broken_bounds, samples):
+        result.violations.extend(bounds)
+    for path in oracle.files_with(stage.secret, stage.folder, besides=stage.folders_with_secrets):
+        say(f"the password stands in {path.relative_to(stage.folder)}")
+    if any(stage.secret.encode() in value for value in values):
+        say("the password stands in the list")
+
+
+def _judge_peer(judgement: oracle.Judgement, say: Callable[[str], object]) -> None:
+    """Of another sink only the records count."""
+    for what, found in (
+        ("lost", judgement.lost),
+        ("doubled", judgement.doubled),
+        ("not as they were logged", judgement.changed),
+    ):
+        if found:
+            say(f"{len(found)} records are {what}")
+
+
+def _values_of(server: RedisServer) -> list[bytes]:
+    """All that lies in a server's list; one that is down is started for it."""
+    with contextlib.suppress(ServerError):
+        server.start()
+    return server.values(KEY)
+
+
+def _was_felt(stage: Stage, scenario: Scenario) -> bool:
+    if scenario.felt == "died":
+        return any(application.process.returncode for application in stage.applications)
+    return any(
+        scenario.felt in oracle.felt(application.samples(), begin, end)
+        for application in stage.applications
+        for begin, end in stage.timeline.faults_at
+    )
+
+
+def _some(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")

@@ -1,0 +1,19 @@
+from collections.abc import Mapping
+
+from .toxic import Toxic
+
+APIConsumer: type
+
+class Proxy:
+    name: str
+    listen: str
+    upstream: str
+    enabled: bool
+    def toxics(self) -> dict[str, Toxic]: ...
+    def add_toxic(
+        self, *, type: str, name: str, stream: str, toxicity: float, attributes: Mapping[str, int]
+    ) -> None: ...
+    def destroy_toxic(self, toxic_name: str) -> bool: ...
+    def destroy(self) -> bool: ...
+    def disable(self) -> None: ...
+    def enable(self) -> None: ...

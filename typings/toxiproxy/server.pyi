@@ -1,0 +1,9 @@
+from .proxy import Proxy
+
+APIConsumer: type
+
+class Toxiproxy:
+    def create(
+        self, upstream: str, name: str, listen: str | None = ..., enabled: bool | None = ...
+    ) -> Proxy: ...
+    def proxies(self) -> dict[str, Proxy]: ...
