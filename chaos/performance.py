@@ -147,7 +147,7 @@ def _end(stage: Stage, scenario: Scenario, result: Result) -> None:
 
 def _repair(stage: Stage, result: Result) -> None:
     """As an operator does who expects damage: ask what is lost, have it mended, look at it, remove it."""
-    repaired = json.loads(stage.run_replay("repair", "--apply", "--json").stdout)
+    repaired = json.loads(stage.run_replay("repair", "--apply", "--adopt-unknown", "--json").stdout)
     result.reported_lost = sum(finding["records"] for finding in repaired["findings"])
     if left := repaired["left"]:
         result.violations.append(f"plumelog-replay repair leaves {left}")

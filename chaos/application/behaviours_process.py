@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -121,6 +122,7 @@ def forking(program: Program) -> None:
 
 def _live_as_child(child: Program, how: str) -> None:
     """What happens in a forked process; does not return."""
+    faulthandler.dump_traceback_later(_REAP_SECONDS * 0.9)  # should it hang, standard error says where
     threads = child.start_threads(but=2)
     child.log(child.orders.threads)
     if how == "os._exit" and (pid := os.fork()):
@@ -185,6 +187,7 @@ class _Inherited:
 
 
 def _work(orders: Orders, given: Logger | None) -> None:
+    faulthandler.dump_traceback_later(_REAP_SECONDS * 0.9)  # should it hang, standard error says where
     program = Program(orders, _Inherited())
     if given is not None:
         program.logger = given

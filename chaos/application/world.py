@@ -8,7 +8,7 @@ Each is one small file below the books: the stage writes it, and the program loo
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import mmap
 import socket
@@ -89,11 +89,11 @@ def _believe_clock(folder: Path) -> None:
     time.time = lambda: real_time() + clock.seconds_off
     time.time_ns = lambda: real_time_ns() + int(clock.seconds_off * 1e9)
 
-    class Moved(datetime.datetime):
+    class Moved(dt.datetime):
         """The class of the standard library reads the clock in C."""
 
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Moved:
+        def now(cls, tz: dt.tzinfo | None = None) -> Moved:
             return cls.fromtimestamp(time.time(), tz)
 
     import loguru._datetime

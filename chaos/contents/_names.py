@@ -11,7 +11,14 @@ _TAKEN = (
     *("appName", "env", "serverName", "logLevel", "className", "method", "threadName", "content", "dtTime"),
     *("dateTime", "seq", "logType", "appNameWithEnv", "producer"),
 )
-_CHANGED = {"@type": "x_type", "$ref": "x_ref", "_id": "x_id", "": "x", "white space": "white_space", "名": "名"}
+_CHANGED = {
+    "@type": "x_type",
+    "$ref": "x_ref",
+    "_id": "x_id",
+    "": "x",
+    "white space": "white_space",
+    "名": "名",
+}
 _ALIKE = ("a.b", "a b", "a_b")  # all of them a_b, so two have to give way
 
 
@@ -30,7 +37,9 @@ def _problem_of_colliding(record: Record) -> str | None:
     for name, text in expected.items():
         if record.get(name) != text:
             return f"{name} is {record.get(name)!r}, not {text!r}"
-    if {record.get("a_b"), record.get("a_b_"), record.get("a_b__")} != {f"{name} {number}" for name in _ALIKE}:
+    if {record.get("a_b"), record.get("a_b_"), record.get("a_b__")} != {
+        f"{name} {number}" for name in _ALIKE
+    }:
         return "of three names that become one, not all have kept their value"
     if type(record["seq"]) is not int or type(record["dtTime"]) is not int or len(record["producer"]) != 16:
         return "a field of Plumelog's is not Plumelog's"
@@ -48,7 +57,9 @@ def _value(place: int) -> str:
 
 def _problem_of_many(record: Record) -> str | None:
     count = int(record["content"].split(" ")[1])
-    values = [(name, value) for name, value in record.items() if name.startswith("extra") and name[5:].isdigit()]
+    values = [
+        (name, value) for name, value in record.items() if name.startswith("extra") and name[5:].isdigit()
+    ]
     cut = int(record.get("extrasCut", 0))
     missing = count - len(values)
     if not missing <= cut <= missing + 1:  # the producer is one of them, and may be counted

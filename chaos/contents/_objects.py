@@ -7,7 +7,7 @@ import random
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from loguru import logger
 
@@ -33,7 +33,7 @@ class _Raises:
 
 class _ShowsNumber:
     def __str__(self) -> str:
-        return 7  # type: ignore[return-value]
+        return cast("str", 7)
 
     __repr__ = __str__
 
@@ -147,36 +147,47 @@ def _bounded(text: str, number: int) -> bool:
 
 ODDITIES: dict[str, _Oddity] = {
     "ring": _Oddity(_ring, lambda text, n: text.startswith(f"[{n}, [{n}, [") and "..." in text),
-    "ringOfDicts": _Oddity(_ring_of_dicts, lambda text, n: text.startswith(f'{{"number": {n}, "two": {{"one": ')),
-    "deep": _Oddity(_deep, lambda text, n: text.startswith("[[[[[[[[") and "..." in text and len(text) < 500),
-    "raises": _Oddity(lambda n: _Raises(), lambda text, n: text == "<unreadable: ZeroDivisionError>"),
+    "ringOfDicts": _Oddity(
+        _ring_of_dicts, lambda text, n: text.startswith(f'{{"number": {n}, "two": {{"one": ')
+    ),
+    "deep": _Oddity(_deep, lambda text, _: text.startswith("[[[[[[[[") and "..." in text and len(text) < 500),
+    "raises": _Oddity(lambda _: _Raises(), lambda text, _: text == "<unreadable: ZeroDivisionError>"),
     "raisesInside": _Oddity(
         lambda n: [n, _Raises(), n], lambda text, n: text == f'[{n}, "<unreadable: ZeroDivisionError>", {n}]'
     ),
-    "raisesAsKey": _Oddity(lambda n: {_Raises(): n}, lambda text, n: text.endswith(f'ZeroDivisionError>": {n}}}')),
-    "showsNumber": _Oddity(lambda n: _ShowsNumber(), lambda text, n: text == "<unreadable: TypeError>"),
-    "showsTooMuch": _Oddity(lambda n: _ShowsTooMuch(), lambda text, n: is_cut_from(text, long_text(3_000_000))),
-    "showsItself": _Oddity(lambda n: _ShowsItself(), lambda text, n: text == "<unreadable: RecursionError>"),
-    "liar": _Oddity(lambda n: _Liar(), _unreadable),
+    "raisesAsKey": _Oddity(
+        lambda n: {_Raises(): n}, lambda text, n: text.endswith(f'ZeroDivisionError>": {n}}}')
+    ),
+    "showsNumber": _Oddity(lambda _: _ShowsNumber(), lambda text, _: text == "<unreadable: TypeError>"),
+    "showsTooMuch": _Oddity(
+        lambda _: _ShowsTooMuch(), lambda text, _: is_cut_from(text, long_text(3_000_000))
+    ),
+    "showsItself": _Oddity(lambda _: _ShowsItself(), lambda text, _: text == "<unreadable: RecursionError>"),
+    "liar": _Oddity(lambda _: _Liar(), _unreadable),
     "lyingText": _Oddity(lambda n: _LyingText(f"text {n}"), lambda text, n: text == f"text {n}"),
-    "lyingNumber": _Oddity(lambda n: _LyingNumber(n), lambda text, n: text == str(n)),
+    "lyingNumber": _Oddity(_LyingNumber, lambda text, n: text == str(n)),
     "lyingDict": _Oddity(lambda n: _LyingDict(n=n), _unreadable),
-    "untouchable": _Oddity(lambda n: _Untouchable(), _bounded),
-    "logs": _Oddity(lambda n: _Logs(), lambda text, n: text == "<unreadable: RuntimeError>"),
+    "untouchable": _Oddity(lambda _: _Untouchable(), _bounded),
+    "logs": _Oddity(lambda _: _Logs(), lambda text, _: text == "<unreadable: RuntimeError>"),
     "changesItsHome": _Oddity(_changing, lambda text, n: text == f'[{n}, "changed", {n}]'),
-    "hugeNumber": _Oddity(lambda n: 7 << 50_000, _bounded),
-    "notANumber": _Oddity(lambda n: float("nan"), lambda text, n: text == "NaN"),
+    "hugeNumber": _Oddity(lambda _: 7 << 50_000, _bounded),
+    "notANumber": _Oddity(lambda _: float("nan"), lambda text, _: text == "NaN"),
     "bytes": _Oddity(lambda n: b"\xff%d" % n, lambda text, n: text == f"b'\\xff{n}'"),
-    "lock": _Oddity(lambda n: threading.Lock(), lambda text, n: "lock" in text),
-    "endless": _Oddity(lambda n: range(10**15), lambda text, n: text == f"range(0, {10**15})"),
-    "millions": _Oddity(lambda n: range(n) and [n] * 300_000, lambda text, n: text.startswith("[") and _bounded(text, n)),
+    "lock": _Oddity(lambda _: threading.Lock(), lambda text, _: "lock" in text),
+    "endless": _Oddity(lambda _: range(10**15), lambda text, _: text == f"range(0, {10**15})"),
+    "millions": _Oddity(
+        lambda n: range(n) and [n] * 300_000, lambda text, n: text.startswith("[") and _bounded(text, n)
+    ),
 }
 
 
 def _odd(record_id: str, dice: random.Random) -> Call:
     number = dice.randrange(1, 10**6)
     names = dice.sample(sorted(ODDITIES), 4)
-    return Call(signed(record_id, f"{number} {','.join(names)}"), {name: ODDITIES[name].make(number) for name in names})
+    return Call(
+        signed(record_id, f"{number} {','.join(names)}"),
+        {name: ODDITIES[name].make(number) for name in names},
+    )
 
 
 def _problem_of_odd(record: Record) -> str | None:

@@ -15,18 +15,35 @@ _ODD_WORDS = (
     *("\x00", "\n", "\r", "\r\n", "\t", "\x0b", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff"),
     *("\ud800", "\udfff", "\ud83d\ude00", "\ude00\ud83d", "\udc80"),  # halves, pairs of halves, wrong pairs
     *("\ufffe", "\uffff", "\U0010ffff", "\u202e", "\u0301" * 9, "👨‍👩‍👧", "日志", "ß", "İ"),
-    *("{}", "{0}", "{missing}", "{{", "}", "%s", "%(x)d", "<red>", "</>", "\\", "\\ud800", '"', "'", "</script>"),
+    *(
+        "{}",
+        "{0}",
+        "{missing}",
+        "{{",
+        "}",
+        "%s",
+        "%(x)d",
+        "<red>",
+        "</>",
+        "\\",
+        "\\ud800",
+        '"',
+        "'",
+        "</script>",
+    ),
     *('{"content": "x"}', "@type", "$ref", "*3\r\n$5\r\nLPUSH\r\n", "0 records lost, none, from "),
 )
 
 
 def arrives_as(text: str) -> str:
-    """How a text stands in the list: UTF-8 has no bytes for half of a surrogate pair, so it is spelled out."""
+    """How a text stands in the list: UTF-8 has no bytes for half a surrogate pair, so it is spelled out."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _odd_text(dice: random.Random) -> str:
-    words = [dice.choice(_ODD_WORDS) if dice.random() < 0.5 else chr(dice.randrange(0x110000)) for _ in range(30)]
+    words = [
+        dice.choice(_ODD_WORDS) if dice.random() < 0.5 else chr(dice.randrange(0x110000)) for _ in range(30)
+    ]
     return "".join(words)
 
 
@@ -45,7 +62,11 @@ def _problem_of_odd(record: Record) -> str | None:
 @lru_cache(maxsize=8)  # whoever shows it should cost no more than showing costs
 def long_text(length: int, letter: str = "") -> str:
     """A text of this length, of which each part tells its place; or of a single letter."""
-    return letter * length if letter else "".join(f"{place:09d}," for place in range(0, length + 10, 10))[:length]
+    return (
+        letter * length
+        if letter
+        else "".join(f"{place:09d}," for place in range(0, length + 10, 10))[:length]
+    )
 
 
 def is_cut_from(text: str, whole: str) -> bool:
@@ -53,7 +74,11 @@ def is_cut_from(text: str, whole: str) -> bool:
     mark = _MARK.search(text)
     if mark is None:
         return text == whole
-    return mark.end() == len(text) and whole.startswith(text[: mark.start()]) and mark.start() + int(mark[1]) == len(whole)
+    return (
+        mark.end() == len(text)
+        and whole.startswith(text[: mark.start()])
+        and mark.start() + int(mark[1]) == len(whole)
+    )
 
 
 def _huge(record_id: str, dice: random.Random) -> Call:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from chaos.faults.sights import LateCommands, Sight, answer_is
+from chaos.faults.sights import LateCommands, Sight, answer_is, is_seen
 from chaos.stage import Stage, command
 
 Stream = Literal["upstream", "downstream"]
@@ -110,7 +111,7 @@ class Late:
 
 @dataclass(frozen=True)
 class HalfOpen:
-    """The server's side of connections is gone, again and again, and the client's hears of it late, or never."""
+    """Connections end on the server's side, again and again; the client hears of it late, or never."""
 
     milliseconds: int  # until the client hears of it
     every_seconds: float = 0.4
@@ -119,9 +120,8 @@ class HalfOpen:
         """Disconnect in silence for so long."""
         with _in_proxy(stage, "slow_close", "downstream", delay=self.milliseconds):
             for _ in stage.ticks(seconds, self.every_seconds):
-                stage.saw(
-                    "a connection whose server has gone hears nothing of it", self._breaks_unheard(stage)
-                )
+                unheard = is_seen(partial(self._breaks_unheard, stage))
+                stage.saw("a connection whose server has gone hears nothing of it", unheard)
 
     def _breaks_unheard(self, stage: Stage) -> bool:
         with socket.create_connection((stage.proxy.host, stage.proxy.port), 0.5) as peer:

@@ -1,4 +1,4 @@
-"""Several faults in one scenario, one after the other or overlapping; and programs that die and are replaced."""
+"""Several faults in one scenario, one after the other or overlapping; a program that dies and is replaced."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ProgramKilled:
 
 @dataclass(frozen=True)
 class Begun:
-    """Records of the scenario's kind are logged during another fault: so they take the way over the disk too."""
+    """Records of the scenario's kind are logged during another fault, so they take the way over the disk."""
 
     during: Fault
 

@@ -13,6 +13,9 @@ from chaos.application_handle import Application
 from chaos.faults.disk import wait_for, wait_for_rows
 from chaos.stage import Stage, StageError, wait_until
 
+# The newest frame of a journal is left alone: damaged, it looks like that of a call which never returned.
+_FRAME = b"\0PLJ"
+
 # The program as a user whom rights bind: root, without root's power to ignore them.
 BOUND_BY_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
@@ -52,7 +55,9 @@ class Damage:
         for _ in range(self.flips if paths else 0):
             path = stage.dice.choice(paths)
             content = bytearray(path.read_bytes())
-            place = stage.dice.choice([place for place, byte in enumerate(content) if byte])
+            upto = content.rfind(_FRAME) if path.name.startswith("journal-") else len(content)
+            while not content[place := stage.dice.randrange(upto)]:
+                pass  # nothing was written there
             content[place] ^= 1 << stage.dice.randrange(8)
             path.write_bytes(content)
         return self.flips if paths else 0
@@ -90,7 +95,8 @@ class Removed:
         with stage.proxy.down():
             wait_for_rows(stage.application, 300)
             files = [path for path in stage.spool_dir.rglob("*") if path.is_file()]
-            shutil.rmtree(stage.spool_dir)
+            gone = stage.spool_dir.rename(stage.spool_dir.with_name("gone"))  # whoever writes there meanwhile
+            shutil.rmtree(gone)
             if self.replaced:
                 stage.spool_dir.write_text("no directory")
             stage.saw("a file of the spool is deleted", sum(not path.exists() for path in files))

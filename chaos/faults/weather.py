@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +11,21 @@ from contextlib import AbstractContextManager
 
 from chaos.stage import Stage
 
+_numbers = itertools.count()
+
 _Weather = Callable[[Stage], AbstractContextManager[object]]
 
 WEATHERS: Mapping[str, _Weather] = {
     "fair": lambda _: contextlib.nullcontext(),
     "away": lambda stage: stage.proxy.down(),
-    "replies lost": lambda stage: stage.proxy.toxic("timeout", stream="downstream", timeout=50),
-    "slow": lambda stage: stage.proxy.toxic("latency", stream="downstream", latency=120),
+    "replies lost": lambda stage: stage.proxy.toxic("timeout", name=_name(), timeout=50),
+    "slow": lambda stage: stage.proxy.toxic("latency", name=_name(), latency=120),
 }
+
+
+def _name() -> str:
+    """Two may be in force at once."""
+    return f"weather-{next(_numbers)}"
 
 
 def drawn(stage: Stage, dice: random.Random | None = None) -> AbstractContextManager[object]:

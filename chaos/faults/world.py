@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from chaos.application.world import NOWHERE, Clock, Names
+from chaos.application.world import Clock, Names
 from chaos.requirements import SECOND_HOST
 from chaos.stage import KEY, Stage, wait_until
 
@@ -18,7 +19,7 @@ _HOUR = 3600.0
 class NameLost:
     """The server is there, and its name cannot be looked up: there is none, or no answer comes."""
 
-    how: Literal["nowhere", "hanging"] = NOWHERE
+    how: Literal["nowhere", "hanging"] = "nowhere"
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Have no address for so long."""
@@ -66,7 +67,7 @@ class ClockJumps:
             clock.seconds_off = hours * _HOUR
             with stage.proxy.down():
                 time.sleep(seconds / len(self.hours))
-            wait_until(lambda hours=hours: _is_recorded(stage, hours), f"a record is {hours} hours off")
+            wait_until(partial(_is_recorded, stage, hours), f"a record is {hours} hours off")
             stage.saw(f"records lie in the list that are {hours} hours off")
         with stage.proxy.down():
             clock.seconds_off = 0.0
@@ -74,6 +75,7 @@ class ClockJumps:
 
 
 def _is_recorded(stage: Stage, hours: float) -> bool:
+    """Whether among the youngest records is one of this time; by default they come in on the left."""
     times = (json.loads(value)["dtTime"] / 1000 for value in stage.server.cli("LRANGE", KEY, 0, 500))
     return any(abs(seconds - time.time() - hours * _HOUR) < 60 for seconds in times)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chaos.scenario import Scenario
 
-from . import content, disk, network, process, server
+from . import combinations, content, disk, network, process, server
 
 ALL: list[Scenario] = [
     *network.SCENARIOS,
@@ -17,4 +17,5 @@ ALL: list[Scenario] = [
 
 def scenarios_for(profile: str, seed: int) -> list[Scenario]:
     """The scenarios of a profile; combinations are drawn from the seed."""
-    return [scenario for scenario in ALL if scenario.quick or profile != "quick"]
+    fixed = [scenario for scenario in ALL if scenario.quick or profile != "quick"]
+    return [*fixed, *combinations.draw(seed, 2 if profile == "quick" else 10)]

@@ -23,7 +23,7 @@ from chaos.faults.spool_files import (
 from chaos.scenario import Scenario
 
 # What lies in a spool whatever waits is small here, so that the disk can be.
-_SMALL = {"SPOOL_MIN_FREE_BYTES": "0", "JOURNAL_MAX_BYTES": str(1 << 20)}
+_SMALL = {"SPOOL_MIN_FREE_BYTES": "0", "JOURNAL_MAX_BYTES": str(4 << 20)}
 _WAITING = {**_SMALL, "SPOOL_FULL_POLICY": "block"}  # what has no room in the spool waits in memory
 _DISK = "size=16m"
 _ON_A_DISK = ("mount",)

@@ -184,7 +184,7 @@ SCENARIOS = [
     ),
     Scenario(
         "network/address-changes",
-        "The server moves to another address under its name: it is found there, with nothing lost or doubled.",
+        "The server moves to another address under its name: it is found there, nothing lost or doubled.",
         Moved(),
         orders=_OWN_NAMES,
         settings=_BY_NAME,

@@ -204,6 +204,7 @@ _LIVING = [
         seconds=2,
         felt="nothing",
         orders={"behaviour": "forking"},
+        p999_ms=1000.0,  # the first call of each child makes a part and a journal
         quick=True,
     ),
     *(
@@ -214,6 +215,7 @@ _LIVING = [
             seconds=2,
             felt="nothing",
             orders={"behaviour": "working"},
+            p999_ms=1000.0,  # the first call of each worker makes a part and a journal
         )
         for method in ("fork", "spawn", "forkserver")
     ),

@@ -66,7 +66,7 @@ class Toxiproxy:
         return f"<{self.description} at {self.url}>"
 
     def create_proxy(self, upstream: str, listen: str | None = None) -> Proxy:
-        """Put a new proxy, on a loopback port of its own or at ``listen``, before a server at ``host:port``."""
+        """Put a new proxy, on a loopback port of its own or at ``listen``, before ``host:port``."""
         proxy = Proxy(self._door, upstream, self._forget, listen)
         with self._lock:
             self._proxies.add(proxy)

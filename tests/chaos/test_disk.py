@@ -80,13 +80,14 @@ def test_as_many_bits_flip_as_are_said_to(tmp_path: Path, flips: int) -> None:
     """In what was written; and where there is nothing to flip, nothing is said to have flipped."""
     part = tmp_path / "part-1"
     part.mkdir()
-    (part / "journal-1").write_bytes(bytes(1000) + b"\xff" * 1000)
+    newest = b"\0PLJ" + b"\xff" * 1000
+    (part / "journal-1").write_bytes(bytes(1000) + b"\xff" * 1000 + newest)
     (part / "journal-2").write_bytes(b"")
     stage = stage_in(tmp_path, spool_parts=lambda: [part])
     assert Damage("journal-*", flips).flip(stage) == flips
     found = (part / "journal-1").read_bytes()
     assert found[:1000] == bytes(1000) and (part / "journal-2").read_bytes() == b""
-    assert sum(8 - byte.bit_count() for byte in found[1000:]) == flips
+    assert sum(8 - byte.bit_count() for byte in found[1000:2000]) == flips and found[2000:] == newest
     assert Damage("no-such-*", flips).flip(stage) == 0
 
 
