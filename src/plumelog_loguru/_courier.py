@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from ._batch import MAX_BATCH_BYTES
 from ._clock import Clock
-from ._delivery import Failed, LiveLane, Sender, new_dice
+from ._delivery import Acknowledged, Failed, FailureKind, LiveLane, Sender, new_dice
 from ._handoff import Batcher, HandOff
 from ._journal import Journals
 from ._ledger import Ledger
@@ -92,6 +92,8 @@ class Courier:
             marker, handoff, clock, tell_queue_loss=lambda records: losses.tell(records, "queue_full")
         )
         losses = Losses(markers, ledger, tell, report)
+        self._losses = losses
+        self.acknowledged = Acknowledged(settings.lane_ttl_seconds, clock, self._forgotten)
         self._on_the_way = on_the_way = OnTheWay(handoff, journals, lane, clock)
         self._patience = patience = Patience(
             settings, redis=redis, on_the_way=on_the_way, clock=clock, dice=dice
@@ -106,7 +108,6 @@ class Courier:
             redis=redis,
             patience=patience,
             clock=clock,
-            tell=tell,
             report=report,
         )
         self._replay = ReplayTurn(
@@ -191,6 +192,8 @@ class Courier:
         """Look at the state, and do the one thing that comes next."""
         self._fetch_strays()
         self._fetch_stuck()
+        if self.redis.may_have_forgotten:
+            await self._recount()
         way = self._on_the_way
         if way.head is None:
             way.head = self._take_back() or self._mark_a_loss() or self._cut_if_due()
@@ -204,6 +207,18 @@ class Courier:
             await self._replay.go()
         else:
             await self._rest()
+
+    async def _recount(self) -> None:
+        """Redis is there again: find out what it has forgotten, before anything is added to what it has."""
+        self._become_busy()
+        self.redis.may_have_forgotten = False
+        failed = await self._sender.recount()
+        if failed is not None and failed.failure.kind is FailureKind.TRANSIENT:
+            self.redis.note(failed.failure)  # so it is done again when Redis is there again
+
+    def _forgotten(self, records: int, which: str) -> None:
+        self._losses.lost_by_server(records, which)
+        self.redis.may_have_forgotten = True  # of other lanes, too
 
     # --- live batches
 
@@ -268,12 +283,14 @@ class Courier:
     # --- while Redis is away
 
     async def _wait_for_redis(self) -> None:
-        if self._keeper.usable and self._due_in() == 0:
-            if not self._may_offer_queue():
-                await self._idle(self._clock.monotonic() + _NO_ROOM_POLL_SECONDS)
-                return
+        is_due = self._keeper.usable and self._due_in() == 0
+        has_room = is_due and self._may_offer_queue()
+        if has_room:
             self._offer_queue()
         wait = self.redis.seconds_until_probe()
+        if wait > 0 and is_due and not has_room:  # probed all the same: Redis may be there before the disk
+            await self._idle(self._clock.monotonic() + min(wait, _NO_ROOM_POLL_SECONDS))
+            return
         if wait > 0:
             await self._rest(self._clock.monotonic() + wait)
             return

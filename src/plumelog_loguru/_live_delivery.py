@@ -24,7 +24,7 @@ from ._ledger import Ledger
 from ._losses import Losses
 from ._on_the_way import Head, OnTheWay
 from ._patience import Patience
-from ._redis_health import RedisHealth, Tell
+from ._redis_health import RedisHealth
 from ._settings import PlumelogSettings
 
 
@@ -46,7 +46,6 @@ class LiveDelivery:
         redis: RedisHealth,
         patience: Patience,
         clock: Clock,
-        tell: Tell,
         report: Callable[[str, str], None],
     ) -> None:
         self.settings = settings
@@ -59,7 +58,6 @@ class LiveDelivery:
         self._redis = redis
         self._patience = patience
         self._clock = clock
-        self._tell = tell
         self._report = report
         self._sending = False  # an attempt is under way
 
@@ -119,14 +117,10 @@ class LiveDelivery:
         self._redis.took_something()
         applied_now = not isinstance(outcome, AlreadyApplied)
         if self.sender.delivery == "exactly_once":
-            reading = self._lane.acknowledged(
-                head.batch.id,
-                head.records,
-                found=outcome.last_found,
-                applied_now=applied_now,
-                repeated=repeated,
+            shared = self._lane.acknowledged(
+                head.batch.id, found=outcome.last_found, applied_now=applied_now, repeated=repeated
             )
-            if reading.shared:
+            if shared:
                 self._report(
                     "lane-shared",
                     f"another process pushes as this one does (lane {head.batch.id.lane}): was this machine "
@@ -134,14 +128,6 @@ class LiveDelivery:
                 )
                 head.batch = Batch(self._lane.next_id(), head.batch.values)
                 return
-            if reading.lost_records:
-                self._ledger.server_lost += reading.lost_records
-                self._report(
-                    "server-lost",
-                    f"Redis has forgotten what it acknowledged: {reading.lost_range}, "
-                    f"at most {reading.lost_records} records",
-                )
-                self._tell("server_lost_data", records=reading.lost_records, detail=reading.lost_range)
         elif repeated:
             self._ledger.possibly_doubled += head.records
         if not applied_now:

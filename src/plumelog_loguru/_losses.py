@@ -44,6 +44,15 @@ class Losses:
         self._ledger.spool_lost(part_id, records, reason)
         self.lost(records, reason, first_ms, last_ms)
 
+    def lost_by_server(self, records: int, which: str) -> None:
+        """Redis has forgotten what it acknowledged; at most so many records."""
+        self._ledger.server_lost += records
+        self._report(
+            "server-lost",
+            f"Redis has forgotten what it acknowledged: {which}, at most {records} records",
+        )
+        self._tell("server_lost_data", records=records, detail=which)
+
     def put_aside(self, reasons: Iterable[str], spool_dir: Path | None) -> None:
         """Records are dead letters now; the reason is given for each."""
         for reason, records in Counter(reasons).items():

@@ -183,7 +183,13 @@ class Pipeline:
         keeper = self._keeper
         assert keeper is not None
         client = AsyncRedisClient(self.settings)
-        self._sender = Sender(client, self.settings.delivery, clock=self._clock, report=self._report)
+        self._sender = Sender(
+            client,
+            self.settings.delivery,
+            clock=self._clock,
+            report=self._report,
+            acknowledged=self._courier.acknowledged,
+        )
         self._ending, self._ended = False, asyncio.Event()
         try:
             while not self._ending:

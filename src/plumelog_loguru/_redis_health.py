@@ -46,6 +46,9 @@ class RedisHealth:
         self._contacted = False
         self._last_kind = FailureKind.TRANSIENT
         self.last_error: str | None = None
+        self.may_have_forgotten = False
+        """It is there again after a failure: it may be another server, or lack what it had."""
+        self._failed = False
 
     def __repr__(self) -> str:
         return f"<RedisHealth {self.state}, {self._breaker}>"
@@ -68,11 +71,14 @@ class RedisHealth:
 
     def note(self, failure: Failure) -> None:
         """An attempt failed; it may be repeated."""
+        self._failed = True
         self.last_error = failure.detail or failure.code
 
     def took_something(self) -> None:
         """Redis took a batch, or a probe."""
         was_up = self.state == "up"
+        if self._failed:
+            self._failed, self.may_have_forgotten = False, True
         self._breaker.reset()
         self._contacted = True
         if not was_up:

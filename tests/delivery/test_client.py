@@ -129,6 +129,26 @@ def test_a_script_that_the_server_forgot_is_sent_again(server: RedisServer) -> N
     assert server.cli("SCRIPT", "EXISTS", LANE_SCRIPT_SHA1) == [1]
 
 
+def test_a_lane_tells_its_last_number(server: RedisServer) -> None:
+    """What Redis knows of a lane can be asked for: a number, beside which fences may stand, or nothing."""
+    client = client_for(server)
+
+    async def scene(client: AsyncRedisClient) -> list[int | Failed]:
+        unknown = await client.last_of(LANE)
+        await client.send_batch(batch(1))
+        await client.fence(BatchId(LANE, 2))
+        return [unknown, await client.last_of(LANE)]
+
+    assert play(client, scene) == [0, 2]
+
+
+def test_what_is_no_lane_has_no_number(server: RedisServer) -> None:
+    """Something else under a lane's name is a failure, and no number."""
+    server.cli("SET", lane_key(LIST, LANE), "seven")
+    outcome = play(client_for(server), lambda client: client.last_of(LANE))
+    assert "not the value of a lane" in failure_of(outcome).detail
+
+
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
 def test_the_health_check_leaves_the_list_alone(server: RedisServer, delivery: str) -> None:
     """It answers the list's length, and adds nothing to an empty list either."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from plumelog_loguru._batch import BatchId
-from plumelog_loguru._delivery._live_lane import _HISTORY, LaneReading, LiveLane
+from plumelog_loguru._delivery._live_lane import LiveLane
 
 TTL_SECONDS = 100.0
-NOTHING = LaneReading()
 
 
 class HandClock:
@@ -33,16 +32,10 @@ def lane(clock: HandClock) -> LiveLane:
     return LiveLane(TTL_SECONDS, clock)
 
 
-def push(lane: LiveLane, records: int, *, found: int | None = None) -> LaneReading:
-    """One batch that Redis applies; ``found`` is what it knew of the lane before."""
+def push(lane: LiveLane) -> None:
+    """One batch that Redis applies."""
     batch_id = lane.next_id()
-    return lane.acknowledged(
-        batch_id,
-        records,
-        found=batch_id.seq - 1 if found is None else found,
-        applied_now=True,
-        repeated=False,
-    )
+    assert not lane.acknowledged(batch_id, found=batch_id.seq - 1, applied_now=True, repeated=False)
 
 
 def test_numbers_rise_from_one_in_a_lane_of_its_own(clock: HandClock) -> None:
@@ -61,76 +54,39 @@ def test_a_frozen_lane_is_never_used_again(lane: LiveLane) -> None:
     assert new.seq == 1 and new.lane != old.lane
 
 
-def test_a_healthy_lane_has_nothing_to_tell(lane: LiveLane) -> None:
-    """As long as Redis finds what it acknowledged last, an answer says nothing more."""
-    assert [push(lane, 10) for _ in range(5)] == [NOTHING] * 5
-
-
-@pytest.mark.parametrize(
-    ("found", "lost", "lost_range"),
-    [(3, 0, ""), (2, 30, "batches 3 to 3"), (1, 50, "batches 2 to 3"), (0, 60, "batches 1 to 3")],
-)
-def test_a_loss_is_told_in_records(lane: LiveLane, found: int, lost: int, lost_range: str) -> None:
-    """A lane that went back by some batches has lost the records that were in them."""
-    for records in (10, 20, 30):
-        push(lane, records)
-    reading = push(lane, 5, found=found)
-    assert reading.lost_records == lost
-    assert reading.lost_range == (f"lane {lane.id}, {lost_range}" if lost else "")
-    assert not reading.shared
-
-
-def test_a_loss_is_told_once(lane: LiveLane) -> None:
-    """After a loss was told, the lane goes on from what Redis has now."""
-    for _ in range(3):
-        push(lane, 10)
-    assert push(lane, 10, found=1).lost_records == 20
-    assert push(lane, 10) == NOTHING
-    assert push(lane, 10, found=0).lost_records == 50  # at most: two of them were told before
-
-
-def test_a_loss_older_than_the_memory_is_told_at_its_most(lane: LiveLane) -> None:
-    """Beyond the batches whose sizes are remembered, everything counts as lost rather than too little."""
-    for _ in range(_HISTORY + 10):
-        push(lane, 1)
-    assert push(lane, 1, found=_HISTORY + 9).lost_records == 1
-    assert push(lane, 1, found=3).lost_records == _HISTORY + 11
-
-
 def test_a_repetition_that_was_applied_before_is_no_sharing(lane: LiveLane) -> None:
     """A lost reply and its repetition are the ordinary case."""
     batch_id = lane.next_id()
-    assert lane.acknowledged(batch_id, 5, found=1, applied_now=False, repeated=True) == NOTHING
-    assert push(lane, 5) == NOTHING
+    assert not lane.acknowledged(batch_id, found=1, applied_now=False, repeated=True)
+    push(lane)
+    assert lane.next_id().lane == batch_id.lane
 
 
 @pytest.mark.parametrize(("found", "repeated"), [(1, False), (2, False), (2, True)])
 def test_a_copy_of_this_process_is_noticed(lane: LiveLane, found: int, repeated: bool) -> None:
     """Applied before the first attempt, or beyond our own number: somebody else pushes in our lane."""
     batch_id = lane.next_id()
-    reading = lane.acknowledged(batch_id, 5, found=found, applied_now=False, repeated=repeated)
-    assert reading == LaneReading(shared=True)
+    assert lane.acknowledged(batch_id, found=found, applied_now=False, repeated=repeated)
     assert lane.next_id().lane != batch_id.lane
 
 
 def test_an_answer_for_another_lane_says_nothing(lane: LiveLane) -> None:
     """A batch from the spool of an earlier lane does not disturb today's."""
-    push(lane, 10)
+    push(lane)
     foreign = BatchId("f" * 32, 9)
-    assert lane.acknowledged(foreign, 5, found=0, applied_now=True, repeated=False) == NOTHING
-    assert push(lane, 10) == NOTHING
+    assert not lane.acknowledged(foreign, found=9, applied_now=False, repeated=False)
+    assert lane.next_id().seq == 2
 
 
 def test_an_idle_lane_is_renewed_before_redis_may_forget_it(lane: LiveLane, clock: HandClock) -> None:
-    """After half its time to live without a push, the lane is given up: no false loss is told."""
-    push(lane, 10)
+    """After half its time to live without a push, the lane is given up."""
+    push(lane)
     first = lane.id
     clock.now += TTL_SECONDS / 2
     assert lane.next_id() == BatchId(first, 2)
     clock.now += 0.001
     renewed = lane.next_id()
     assert renewed.lane != first and renewed.seq == 1
-    assert lane.acknowledged(renewed, 5, found=0, applied_now=True, repeated=False) == NOTHING
 
 
 def test_every_push_keeps_the_lane_alive(lane: LiveLane, clock: HandClock) -> None:
@@ -138,5 +94,5 @@ def test_every_push_keeps_the_lane_alive(lane: LiveLane, clock: HandClock) -> No
     first = lane.id
     for _ in range(10):
         clock.now += TTL_SECONDS / 2
-        push(lane, 1)
+        push(lane)
     assert lane.id == first

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId
+from plumelog_loguru._delivery._acknowledged import Acknowledged
 from plumelog_loguru._delivery._client import AsyncRedisClient
 from plumelog_loguru._delivery._outcomes import (
     AlreadyApplied,
@@ -47,6 +48,11 @@ class FakeClient:
         self.by_script: Outcome = APPLIED
         self.plainly: Applied | Failed = APPLIED
         self.healthy_by_script: Healthy | Failed = Healthy(0)
+        self.last: int | Failed = 0
+
+    async def last_of(self, lane: str) -> int | Failed:
+        self.asked.append(f"last of {lane[0]}")
+        return self.last
 
     async def send_batch(self, batch: Batch) -> Outcome:
         self.asked.append("script")
@@ -76,11 +82,13 @@ class Rig:
     def __init__(self, delivery: Delivery = "exactly_once") -> None:
         self.client = FakeClient()
         self.reports: list[tuple[str, str]] = []
+        self.forgotten: list[int] = []
         self.sender = Sender(
             cast("AsyncRedisClient", self.client),
             delivery,
             clock=Clock(),
             report=lambda kind, sentence: self.reports.append((kind, sentence)),
+            acknowledged=Acknowledged(60, Clock(), lambda records, which: self.forgotten.append(records)),
         )
 
     def send(self, batch: Batch = BATCH) -> Outcome:
@@ -88,6 +96,9 @@ class Rig:
 
     def probe(self) -> Healthy | Failed:
         return asyncio.run(self.sender.probe())
+
+    def recount(self) -> Failed | None:
+        return asyncio.run(self.sender.recount())
 
 
 @pytest.fixture
@@ -195,3 +206,38 @@ def test_a_stamp_says_by_whom_and_when(delivery: Delivery, before: AttemptedBy, 
     """An attempt is noted with its way and its moment; a script's doubt outlasts a change of the way."""
     stamped = Rig(delivery).sender.stamped(Batch(BATCH.id, BATCH.values, before, 5))
     assert stamped == Batch(BATCH.id, BATCH.values, after, 1234)
+
+
+@pytest.mark.parametrize("outcome", [APPLIED, AlreadyApplied(1)])
+def test_a_recount_finds_what_the_server_has_forgotten(rig: Rig, outcome: Outcome) -> None:
+    """What was acknowledged, in whatever way, is asked for; what is not known any more is told once."""
+    rig.client.by_script = outcome
+    rig.send()
+    rig.client.last = 1
+    assert (rig.recount(), rig.forgotten) == (None, [])
+    rig.client.last = 0
+    assert (rig.recount(), rig.forgotten) == (None, [2])
+    assert (rig.recount(), rig.forgotten) == (None, [2])
+    assert rig.client.asked == ["script", "last of a", "last of a"]
+
+
+def test_a_push_shows_what_the_server_has_forgotten(rig: Rig) -> None:
+    """The lane's number before a push is lower than what was acknowledged: nothing needs to be asked."""
+    rig.send()
+    rig.send(Batch(BatchId(BATCH.id.lane, 2), (b"3",)))
+    assert rig.forgotten == [2]
+
+
+def test_a_recount_that_fails_claims_nothing(rig: Rig) -> None:
+    """Without an answer nothing is said to be lost, and the failure is passed on."""
+    rig.send()
+    rig.client.last = AWAY
+    assert (rig.recount(), rig.forgotten) == (AWAY, [])
+
+
+def test_where_nothing_went_by_script_there_is_nothing_to_recount(rig: Rig) -> None:
+    """A plain push leaves no number behind."""
+    rig.client.by_script = NO_SCRIPTS
+    rig.send()
+    assert rig.recount() is None
+    assert rig.client.asked == ["script", "plain"]

@@ -197,6 +197,8 @@ def _may_die(process: Process, where: str) -> None:
 
 
 def _described(words: tuple[Word, ...]) -> str:
+    if words[0] == "GET":
+        return " ".join(map(str, words))
     command, lane, mode, seq, values = str(words[0]), str(words[4]), str(words[5]), words[6], words[8:]
     name = lane.partition(":lane:")[2]
     return f"{command} {mode} {name[:6]}…:{seq!s} {' '.join(map(_number, values))}"

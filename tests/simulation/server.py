@@ -43,6 +43,9 @@ class SimulatedRedis:
                 assert script == LANE_SCRIPT
                 self._knows_script = True
                 return self.run_script(lane, mode, seq, ttl_ms, values)
+            case ("GET", str(lane)):
+                state = self._get(lane)
+                return None if state is None else state.encode()
         raise AssertionError(f"not simulated: {words[0]!r}")
 
     def run_script(self, lane: str, mode: str, seq: int, ttl_ms: int, values: list[Word]) -> list[object]:

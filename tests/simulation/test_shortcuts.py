@@ -315,6 +315,13 @@ SHORTCUTS: list[tuple[Callable[[Patch], None], str, Stress | None]] = [
 ]
 
 
+# Where most schedules do no harm, one that did, to be tried first; should it no longer, all are.
+SEEN_TO_HARM: dict[Callable[[Patch], None], int] = {
+    pass_by_a_batch_that_is_not_fenced: 15,
+    go_on_in_the_lane_that_is_left_in_the_journal: 306,
+}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("shortcut", "harm", "stress"), SHORTCUTS)
 def test_a_shortcut_is_found_out(
@@ -322,7 +329,7 @@ def test_a_shortcut_is_found_out(
 ) -> None:
     """With the shortcut, a few schedules are enough to lose or double a record."""
     shortcut(monkeypatch)
-    for seed in range(SCHEDULES):
+    for seed in sorted(range(SCHEDULES), key=lambda seed: seed != SEEN_TO_HARM.get(shortcut)):
         try:
             play(World(seed), stress)
         except Violation as violation:

@@ -6,12 +6,14 @@
     _connections   a few connections to one server, with time-outs and without retries
     _client        the calls: push, fence, probe; every failure comes back as a value
     _sender        one attempt, by script or plainly, whichever this process may use
-    _live_lane     the identities of live batches, and what Redis's answers say about their lane
+    _live_lane     the identities of live batches
+    _acknowledged  what Redis is to know, and how much of it Redis has forgotten
     _backoff       when to try again; pure arithmetic on an injected clock and dice
 
 Nothing here retries, logs, or touches the disk: when an attempt has failed, its caller decides.
 """
 
+from ._acknowledged import Acknowledged as Acknowledged
 from ._backoff import Breaker as Breaker
 from ._backoff import BreakerState as BreakerState
 from ._backoff import full_jitter_delay as full_jitter_delay
@@ -19,7 +21,6 @@ from ._backoff import new_dice as new_dice
 from ._client import AsyncRedisClient as AsyncRedisClient
 from ._connections import import_redis as import_redis
 from ._lane_script import lane_key as lane_key
-from ._live_lane import LaneReading as LaneReading
 from ._live_lane import LiveLane as LiveLane
 from ._outcomes import AlreadyApplied as AlreadyApplied
 from ._outcomes import Applied as Applied

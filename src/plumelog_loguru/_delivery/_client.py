@@ -25,6 +25,7 @@ from ._lane_script import (
     Mode,
     lane_key,
     parse_answer,
+    parse_lane,
     parse_probe,
 )
 from ._outcomes import AlreadyApplied, Applied, Failed, Failure, Fenced, Healthy
@@ -63,6 +64,10 @@ class AsyncRedisClient:
     async def fence(self, batch_id: BatchId) -> AlreadyApplied | Fenced | Failed:
         """End the doubt about a batch: it is in the list, or no request can put it there any more."""
         return await self._attempt(self._fence_lane(batch_id))
+
+    async def last_of(self, lane: str) -> int | Failed:
+        """The last number that Redis knows of a lane; 0 where it knows none."""
+        return await self._attempt(self._last_of(lane))
 
     async def push_plain(self, values: Sequence[bytes]) -> Applied | Failed:
         """Push without a lane: repeating it after a failure in doubt may double the values."""
@@ -112,6 +117,9 @@ class AsyncRedisClient:
         if isinstance(outcome, Applied):
             raise ValueError("not an answer of the lane script to a fence")
         return outcome
+
+    async def _last_of(self, lane: str) -> int:
+        return parse_lane(await self._connections.call("GET", lane_key(self._list_key, lane)))
 
     async def _plainly(self, values: Sequence[bytes]) -> Applied:
         length = await self._connections.call(

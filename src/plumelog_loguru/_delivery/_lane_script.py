@@ -113,6 +113,19 @@ def parse_answer(answer: object) -> Applied | AlreadyApplied | Fenced:
     raise ValueError(f"not an answer of the lane script: {type(answer).__name__}")
 
 
+def parse_lane(value: object) -> int:
+    """Read what stands in a lane's key: the last number; 0 where there is no key.
+
+    Raises:
+        ValueError: as in `parse_answer`.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, bytes) and (last := value.partition(b" ")[0]).isdigit():
+        return int(last)
+    raise ValueError(f"not the value of a lane: {type(value).__name__}")
+
+
 def parse_probe(answer: object) -> int:
     """Read the script's answer to a probe: the length of the list.
 

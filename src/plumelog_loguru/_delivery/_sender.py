@@ -13,6 +13,7 @@ from typing import Literal
 
 from .._batch import AttemptedBy, Batch
 from .._clock import Clock
+from ._acknowledged import Acknowledged
 from ._client import AsyncRedisClient
 from ._outcomes import AlreadyApplied, Applied, Failed, Fenced, Healthy
 
@@ -29,12 +30,22 @@ class Sender:
         *,
         clock: Clock,
         report: Callable[[str, str], None],
+        acknowledged: Acknowledged | None = None,
     ) -> None:
-        """``report(kind, sentence)`` tells a person about the fall-back."""
+        """Nothing is asked yet.
+
+        Args:
+            client: makes the calls.
+            delivery: how batches are to go.
+            clock: stamps attempts.
+            report: ``report(kind, sentence)`` tells a person about the fall-back.
+            acknowledged: hears what Redis has taken; None where nobody wants to know what it then forgets.
+        """
         self.delivery: Literal["exactly_once", "at_least_once"] = delivery
         self._client = client
         self._clock = clock
         self._report = report
+        self._acknowledged = acknowledged
         self._scripts_have_worked = False
 
     @property
@@ -65,6 +76,7 @@ class Sender:
             outcome = await self._client.send_batch(batch)
             fell_back = self.delivery == "exactly_once" and self._may_fall_back(outcome)
             if in_doubt or not fell_back:
+                self._remember(batch, outcome)
                 return outcome
         return await self._client.push_plain(batch.values)
 
@@ -74,12 +86,32 @@ class Sender:
             return await self._client.fence(batch.id)
         return None
 
+    async def recount(self) -> Failed | None:
+        """Ask what Redis still knows of what it acknowledged; not all of it was asked for if that fails."""
+        acknowledged = self._acknowledged
+        if acknowledged is None:
+            return None
+        for lane in acknowledged.lanes():
+            last = await self._client.last_of(lane)
+            if isinstance(last, Failed):
+                return last
+            acknowledged.found(lane, last)
+        return None
+
     async def probe(self) -> Healthy | Failed:
         """Try the write path when there is nothing to send."""
         outcome = await self._client.health_check()
         if self.delivery == "exactly_once" and self._may_fall_back(outcome):
             return await self._client.health_check()
         return outcome
+
+    def _remember(self, batch: Batch, outcome: Outcome) -> None:
+        if self._acknowledged is None:
+            return
+        if isinstance(outcome, Applied):
+            self._acknowledged.applied(batch.id, len(batch.values), outcome.last_found)
+        elif isinstance(outcome, AlreadyApplied):
+            self._acknowledged.known(batch.id, len(batch.values))
 
     def _may_fall_back(self, outcome: Outcome | Healthy) -> bool:
         if not isinstance(outcome, Failed):
