@@ -1,4 +1,4 @@
-"""Chaos: the network, the server, the process and the disk are broken on purpose, and what is lost is counted.
+"""Chaos: the network, the server, the process and the disk are broken on purpose, and losses are counted.
 
 `make chaos` runs it. Everything listens on the loopback interface only, and is gone when the run ends.
 
@@ -8,7 +8,7 @@ What is played:
     scenarios/       all of them, by group
     faults/          what can go wrong, and how to see that it did
     application/     the program that logs meanwhile, in a process of its own
-    contents.py      what it logs, and how a record tells that it is intact
+    contents/        what it logs, and how a record tells that it is intact
 
 How it is played:
 

@@ -6,6 +6,7 @@ as an exact replacement in a copy of the library's source; the scenarios beside 
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chaos.choices import ChoiceError, read_choices
+from chaos.page import MUTANTS
 from chaos.result import Result
 from chaos.runner import run
 from chaos.scenarios import scenarios_for
@@ -155,7 +157,7 @@ def main() -> int:
         return 2
     known = {scenario.name: scenario for scenario in scenarios_for("full", choices.seed)}
     chosen = [mutation for mutation in MUTATIONS if choices.wants(mutation.name)]
-    survived = 0
+    seen = []
     print(f"chaos mutants: seed {choices.seed}, {len(chosen)} mutations", flush=True)
     with open_setting("mutants") as setting:
         for mutation in chosen:
@@ -167,9 +169,12 @@ def main() -> int:
             print(f"{'seen' if red else 'SURVIVED':<9} {mutation.name}", flush=True)
             for result in red:
                 print(f"          {result.scenario}: {_why(result)}", flush=True)
-            survived += not red
-    print(f"chaos mutants: {len(chosen) - survived} of {len(chosen)} were seen")
-    return 1 if survived or not chosen else 0
+            seen.append({"mutation": mutation.name, "seen_by": [result.scenario for result in red]})
+    choices.report.mkdir(parents=True, exist_ok=True)
+    (choices.report / MUTANTS).write_text(json.dumps(seen, indent=1) + "\n")
+    survived = sum(not row["seen_by"] for row in seen)
+    print(f"chaos mutants: {len(seen) - survived} of {len(seen)} were seen")
+    return 1 if survived or not seen else 0
 
 
 def _why(result: Result) -> str:

@@ -80,7 +80,8 @@ def reported_lost(samples: Sequence[dict[str, Any]]) -> int:
     """How many records a program last said that were lost, by whomever."""
     if not samples or "dropped" not in samples[-1]:
         return 0
-    return sum(samples[-1]["dropped"].values()) + int(samples[-1]["server_lost"])
+    dropped: int = sum(samples[-1]["dropped"].values())
+    return dropped + int(samples[-1]["server_lost"])
 
 
 def possibly_doubled(samples: Sequence[dict[str, Any]]) -> int:
@@ -143,4 +144,5 @@ def files_with(secret: str, folder: Path, besides: Iterable[Path] = ()) -> list[
 def _difference(sample: dict[str, Any]) -> int:
     places = ("delivered", "in_memory", "spooled", "dead_lettered")
     arrived: int = sample["accepted"] + sample["adopted"]
-    return arrived - sum(sample[place] for place in places) - sum(sample["dropped"].values())
+    settled: int = sum(sample[place] for place in places) + sum(sample["dropped"].values())
+    return arrived - settled

@@ -18,6 +18,7 @@ from chaos.scenario import Scenario
 from chaos.setting import OURS, Setting
 from chaos.stage import KEY, Stage, wait_until
 from chaos.verdict import pronounce
+from lab.servers import RedisServer
 
 _WARM_RECORDS = 60
 _PEER_SECONDS = 20.0  # to deliver what it kept, once all is well again

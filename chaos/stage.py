@@ -334,7 +334,7 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = 10.0) -> 
 
 @contextlib.contextmanager
 def mounted(path: Path, options: str) -> Iterator[None]:
-    """Have a tmpfs there. Where the run has mounts of its own, it is gone with the run, whatever ends that."""
+    """Have a tmpfs there. Where the run has mounts of its own, it is gone with the run."""
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "chaos", str(path)], check=True)
     try:
@@ -344,5 +344,6 @@ def mounted(path: Path, options: str) -> Iterator[None]:
 
 
 def command(*words: str) -> bytes:
+    """One request, as it goes over the wire."""
     encoded = [word.encode() for word in words]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .behaviours import BEHAVIOURS
+from .behaviours_children import CHILDREN_BEHAVIOURS
 from .behaviours_process import PROCESS_BEHAVIOURS
 from .failpoints import die_at
 from .orders import Orders
@@ -20,7 +21,7 @@ def main() -> None:
     if "point" in orders.options:  # before there is a sink
         die_at(orders.options["point"], orders.options["passes"], Path(orders.folder) / f"{orders.tag}.died")
     enter(orders)
-    {**BEHAVIOURS, **PROCESS_BEHAVIOURS}[orders.behaviour](Program(orders))
+    {**BEHAVIOURS, **CHILDREN_BEHAVIOURS, **PROCESS_BEHAVIOURS}[orders.behaviour](Program(orders))
 
 
 if __name__ == "__main__":

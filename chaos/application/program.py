@@ -87,8 +87,11 @@ class Program:
                 self.book.raised(row, number)
                 raise
             self.book.refused(row, number)
-        except MemoryError:  # Loguru's, or the program's own; the call was cut short, unless a sink had it
-            if self.door is not None and self.door.was_passed:
+        except (MemoryError, SystemError):  # CPython 3.10 forgets at times which exception it meant
+            # Loguru's, or the program's own: the call was cut short, unless a sink had it.
+            if self.door is None or self.door.was_passed_in_vain:
+                self.book.raised(row, number)
+            elif self.door.was_passed:
                 self.book.returned(row, number)
             raise
         except Exception:

@@ -15,7 +15,7 @@ from chaos.application.sinks import SINKS
 from chaos.contents import signed
 
 # gunicorn's own names, read from this file as its configuration
-workers = 3
+workers = 2
 max_requests = 60
 max_requests_jitter = 30
 graceful_timeout = 3  # a worker that is told to end while it is forked never hears of it

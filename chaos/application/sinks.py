@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -72,19 +73,18 @@ class LogstashAsyncSink:
     """
 
     def __init__(self) -> None:
-        from logstash_async.constants import constants
-        from logstash_async.handler import AsynchronousLogstashHandler
-
+        # By name: they are there in the environment of this sink alone.
+        constants = import_module("logstash_async.constants").constants
+        handler_class = import_module("logstash_async.handler").AsynchronousLogstashHandler
         constants.QUEUE_CHECK_INTERVAL = 0.05
         constants.QUEUED_EVENTS_FLUSH_INTERVAL = 0.1
-        self._handler = AsynchronousLogstashHandler(
+        self._handler: logging.Handler = handler_class(
             "", 0, database_path=os.environ["PLUMELOG_SPOOL_DIR"] + ".db", transport=_RedisTransport()
         )
-        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._handler.setFormatter(_AsJson())
 
     def add_to(self, logger: Logger) -> None:
         """Add it; Loguru wraps handlers of the standard library."""
-        self._handler.formatter.format = _as_json  # type: ignore[union-attr, method-assign]
         logger.add(self._handler, format="{message}", catch=False)
 
     def stats(self) -> dict[str, Any]:
@@ -97,6 +97,8 @@ class _RedisTransport:
 
     def __init__(self) -> None:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         setting = os.environ.__getitem__
         self._client = redis.Redis(
@@ -105,7 +107,7 @@ class _RedisTransport:
             password=setting("PLUMELOG_REDIS_PASSWORD"),
             socket_timeout=float(setting("PLUMELOG_SOCKET_TIMEOUT_SECONDS")),
             socket_connect_timeout=float(setting("PLUMELOG_CONNECT_TIMEOUT_SECONDS")),
-            retry=None,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def send(self, events: list[bytes], use_logging: bool = False) -> None:
@@ -117,8 +119,11 @@ class _RedisTransport:
         self._client.close()
 
 
-def _as_json(record: logging.LogRecord) -> str:
-    return json.dumps({"content": record.getMessage(), "threadName": record.threadName})
+class _AsJson(logging.Formatter):
+    """As much of a record as the oracle reads."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"content": record.getMessage(), "threadName": record.threadName})
 
 
 SINKS: dict[str, Callable[[], Sink]] = {

@@ -26,11 +26,20 @@ class Door:
 
     def close(self) -> None:
         """The calling thread has passed nothing yet."""
-        self._passed.yes = False
+        self._passed.yes = self._passed.in_vain = False
 
     def open(self) -> None:
         """A sink has taken what the calling thread logs."""
         self._passed.yes = True
+
+    def fail(self) -> None:
+        """A sink has raised an exception instead."""
+        self._passed.in_vain = True
+
+    @property
+    def was_passed_in_vain(self) -> bool:
+        """Whether a sink raised an exception at what the calling thread has just logged."""
+        return bool(self._passed.in_vain)
 
     @property
     def was_passed(self) -> bool:
@@ -48,7 +57,11 @@ class _Behind:
         self._sink = sink
 
     def write(self, message: str) -> None:
-        self._sink.write(message)
+        try:
+            self._sink.write(message)
+        except Exception:
+            self._door.fail()
+            raise
         self._door.open()
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from chaos.application_handle import Application
-from chaos.stage import Stage, StageError, wait_until
+from chaos.stage import KEY, Stage, StageError, wait_until
 
 _BLOCK = bytes(1 << 16)
 _WRITES = "pwrite64,fsync,fdatasync"  # of the program's, these are the spool's alone
@@ -266,15 +266,24 @@ class SystemCalls:
     injection: str  # as strace has it: "error=EIO", "delay_enter=100000"
     seen: str = "INJECTED"  # what strace then writes into its log
     calls: str = _WRITES
+    longer: bool = False  # Redis comes back before the disk, and a fresh record must arrive meanwhile
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Treat them so for so long."""
-        with stage.proxy.down():
-            wait_for_rows(stage.application)
-            words = ("-e", f"trace={self.calls}", "-e", f"inject={self.calls}:{self.injection}")
-            with traced(stage, stage.application, *words) as log:
+        words = ("-e", f"trace={self.calls}", "-e", f"inject={self.calls}:{self.injection}")
+        with contextlib.ExitStack() as disk:
+            with stage.proxy.down():
+                wait_for_rows(stage.application)
+                log = disk.enter_context(traced(stage, stage.application, *words))
                 list(stage.ticks(seconds))
-            stage.saw(f"strace: {self.injection}", log.read_text().count(f"({self.seen})"))
+                if not self.longer:
+                    disk.close()
+            if self.longer:
+                fresh = stage.application.mark().encode()
+                wait_until(
+                    lambda: any(fresh in value for value in stage.server.values(KEY)), "a record arrives"
+                )
+        stage.saw(f"strace: {self.injection}", log.read_text().count(f"({self.seen})"))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from lab.servers import HOST, free_port
 
 _SHOP = ROOT / "chaos" / "application" / "shop.py"
 _CLIENTS = 3
-_END_SECONDS = 30.0
+_PATIENCE_SECONDS = 90.0  # a worker that starts does not hear that it is to end
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Reloaded:
         words += ["--env", f"SINK={orders.sink}"]
         words += ["--preload", "--env", "PRELOAD=1"] if self.preload else []
         server = stage.start([*words, "chaos.application.shop:application"])
-        wait_until(lambda: _answers(port), "gunicorn answers", 30.0)
+        wait_until(lambda: _answers(port), "gunicorn answers", _PATIENCE_SECONDS)
         orders.announce()
         pids = _workers(server)
         with changing(stage), _clients(port, orders.open_book()):
@@ -47,7 +47,7 @@ class Reloaded:
         stage.saw("a worker came, and went", len(pids))
         server.terminate()
         try:
-            code = server.wait(_END_SECONDS)
+            code = server.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             raise StageError("gunicorn does not end") from None
         if code:
@@ -59,7 +59,7 @@ def _reload(server: subprocess.Popen[str]) -> set[str]:
     """Tell it to, and wait until all workers are new; gives the workers."""
     before = _workers(server)
     server.send_signal(signal.SIGHUP)
-    wait_until(lambda: not before & _workers(server), "all workers are new", 30.0)
+    wait_until(lambda: not before & _workers(server), "all workers are new", _PATIENCE_SECONDS)
     return _workers(server)
 
 

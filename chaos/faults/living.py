@@ -11,7 +11,7 @@ from chaos.faults.process import calls_of, rounds
 from chaos.faults.weather import changing
 from chaos.stage import Stage, StageError, wait_until
 
-_CHILDREN_SECONDS = 60.0  # for an answer that waits for other processes to start and to end
+_CHILDREN_SECONDS = 150.0  # for an answer that waits for other processes to start and to end
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Workers:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Two at a time."""
         with changing(stage):
-            for _ in rounds(seconds):
+            for _ in rounds(seconds, least=1):
                 ends = stage.application.ask(f"work {self.method}", _CHILDREN_SECONDS)
                 if ends != f"{self.method} [0, 0]":
                     raise StageError(f"the workers ended with {ends}")

@@ -125,21 +125,20 @@ class HalfOpen:
 
     def _breaks_unheard(self, stage: Stage) -> bool:
         with socket.create_connection((stage.proxy.host, stage.proxy.port), 0.5) as peer:
-            peer.sendall(command("AUTH", stage.secret))
-            if peer.recv(100) != b"+OK\r\n":
-                return False
+            peer.sendall(command("AUTH", stage.secret) + command("CLIENT", "ID"))
+            with peer.makefile("rb") as replies:
+                own = (replies.readline(), replies.readline())[1].strip(b":\r\n").decode()
             for client in stage.server.cli("CLIENT", "LIST").decode().splitlines():
                 facts = dict(fact.partition("=")[::2] for fact in client.split())
                 if facts["cmd"].startswith(_CLIENTS_COMMANDS):
                     stage.server.cli("CLIENT", "KILL", "ID", facts["id"])
+            was_killed: bool = stage.server.cli("CLIENT", "KILL", "ID", own) == 1
             peer.settimeout(min(0.15, self.milliseconds / 2000))
             try:
                 peer.sendall(command("PING"))
                 peer.recv(100)
             except TimeoutError:
-                return True
-            except ConnectionError:
-                pass
+                return was_killed
             return False
 
 

@@ -59,6 +59,25 @@ class Refusing:
 
 
 @dataclass(frozen=True)
+class Evicting:
+    """Memory is full to the last byte, and the server gives up what its policy lets it."""
+
+    policy: str
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Give up all that may go, and take nothing for so long."""
+        with refusing(stage, "OOM"):
+            stage.server.cli("CONFIG", "SET", "maxmemory-policy", self.policy)
+            stage.server.cli("CONFIG", "SET", "maxmemory", 1)
+            time.sleep(seconds)
+            stage.server.cli("CONFIG", "SET", "maxmemory", 0)
+        evicted = int(stage.server.info("stats")["evicted_keys"])
+        stage.saw("a key was evicted", evicted)
+        if not evicted:
+            raise StageError("the server evicted nothing")
+
+
+@dataclass(frozen=True)
 class FailingSnapshots:
     """A snapshot cannot be written, and the server takes no more: MISCONF."""
 
@@ -136,8 +155,9 @@ class ListReplaced:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Have a string there for so long."""
         with refusing(stage, "WRONGTYPE"):
-            stage.server.cli("RENAME", KEY, _ASIDE)
-            stage.server.cli("SET", KEY, "not a list")
+            # In one step: what came in between would be overwritten.
+            swap = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call('SET', KEYS[1], 'not a list')"
+            stage.server.cli("EVAL", swap, 2, KEY, _ASIDE)
             time.sleep(seconds)
             stage.server.cli("RENAME", _ASIDE, KEY)  # the string is replaced: no moment without a key
 
@@ -256,8 +276,13 @@ class SmallestLimits:
         """Be so strict for so long."""
         for limit in ("proto-max-bulk-len", "client-query-buffer-limit"):
             stage.server.cli("CONFIG", "SET", limit, 1 << 20)
+        before = self._large(stage.server)
         for _ in stage.ticks(seconds):
             stage.saw("a longer value is refused", self._refuses(stage.server, (1 << 20) + 1))
+        wait_until(lambda: self._large(stage.server) > before, "a record of almost a mebibyte arrives")
+
+    def _large(self, server: RedisServer) -> int:
+        return sum(len(value) > 1_000_000 for value in server.values(KEY))
 
     def _refuses(self, server: RedisServer, value_bytes: int) -> bool:
         try:

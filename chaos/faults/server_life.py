@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from chaos.faults.server import refusals
-from chaos.stage import KEY, Stage, wait_until
+from chaos.stage import KEY, Stage, StageError, wait_until
 from lab.servers import HOST, RedisServer
 
+_MEMORY = "chaos-memory"  # a key of ours: does the server still know it?
 _NOBODY = ("refused", "closed", "reset")  # a proxy listens even where nobody is behind it
 
 
@@ -20,21 +21,24 @@ class Killed:
     """SIGKILL, and later a start with what is on the disk."""
 
     times: int = 1
-    wiped: bool = False  # the disk is lost too
+    empty: bool = False  # it comes back without data: the disk is lost too, or there was nothing on it
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Be dead for so long; where it dies several times, it lives as long in between."""
         each_seconds = seconds / (2 * self.times - 1)
-        for time_ in range(self.times):
-            if time_:
+        for turn in range(self.times):
+            if turn:
                 time.sleep(each_seconds)
             pid = stage.server.pid
+            stage.server.cli("SET", _MEMORY, turn)
             stage.server.kill()
             stage.saw("the server's process is gone", not os.path.exists(f"/proc/{pid}"))
             stage.probe_for(each_seconds, _NOBODY, "nobody answers")
-            if self.wiped:
-                shutil.rmtree(stage.server.directory / "appendonlydir")
+            if self.empty:
+                shutil.rmtree(stage.server.directory / "appendonlydir", ignore_errors=True)
             stage.server.start()
+            if stage.server.cli("EXISTS", _MEMORY) == self.empty:
+                raise StageError(f"the server came back {'with' if self.empty else 'without'} its data")
 
 
 @dataclass(frozen=True)

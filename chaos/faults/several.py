@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from chaos.scenario import Fault
@@ -30,12 +30,18 @@ class Several:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Let all of them strike; healed when the last one is."""
         began = time.monotonic()
+        strikes: list[tuple[Turn, Future[None]]] = []
         with ThreadPoolExecutor(len(self.turns), thread_name_prefix="chaos-turn") as pool:
-            strikes = [pool.submit(self._strike, turn, stage, began, seconds) for turn in self.turns]
-        for strike in strikes:
+            for turn in sorted(self.turns, key=lambda turn: turn.begins):
+                earlier = [strike for other, strike in strikes if other.ends <= turn.begins]
+                strikes.append((turn, pool.submit(self._strike, turn, earlier, stage, began, seconds)))
+        for _, strike in strikes:
             strike.result()
 
-    def _strike(self, turn: Turn, stage: Stage, began: float, seconds: float) -> None:
+    def _strike(
+        self, turn: Turn, earlier: list[Future[None]], stage: Stage, began: float, seconds: float
+    ) -> None:
+        wait(earlier)  # a last look may take them beyond their time
         time.sleep(max(0.0, began + turn.begins * seconds - time.monotonic()))
         seen_before = stage.seen_by_thread[threading.get_ident()]
         turn.fault.strike(stage, (turn.ends - turn.begins) * seconds)

@@ -75,7 +75,7 @@ def _new_key() -> str:
 
 
 def _is_there(stage: Stage, key: str) -> bool:
-    return bool(stage.server.cli("EXISTS", key))
+    return bool(stage.server.cli("EXISTS", key, timeout=1.0))
 
 
 def _done_unheard(stage: Stage) -> bool:

@@ -95,16 +95,27 @@ class Removed:
         with stage.proxy.down():
             wait_for_rows(stage.application, 300)
             files = [path for path in stage.spool_dir.rglob("*") if path.is_file()]
-            gone = stage.spool_dir.rename(stage.spool_dir.with_name("gone"))  # whoever writes there meanwhile
-            shutil.rmtree(gone)
-            if self.replaced:
-                stage.spool_dir.write_text("no directory")
+            while not self._is_replaced(stage):
+                pass  # a program has made the directory anew, between two calls of ours
             stage.saw("a file of the spool is deleted", sum(not path.exists() for path in files))
             if not self.replaced:
                 wait_until(stage.spool_parts, "the program begins a new part")
             list(stage.ticks(seconds))
             if self.replaced:
                 stage.spool_dir.unlink()
+
+    def _is_replaced(self, stage: Stage) -> bool:
+        """Delete the directory, whoever writes to it meanwhile; whether it is as it should be now."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(stage.spool_dir.rename(stage.folder / "gone"))
+        if not self.replaced:
+            return True
+        (stage.folder / "file").write_text("no directory")
+        try:
+            (stage.folder / "file").rename(stage.spool_dir)
+        except IsADirectoryError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""``python -m chaos.page [FOLDER]`` writes index.html beside a run's results; ``--table`` prints Markdown."""
+"""``python -m chaos.page [FOLDER]`` writes index.html beside a run's results.
+
+``--table`` prints Markdown instead; ``--docs FILE`` puts what was measured into a document.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chaos.page import ReportError, markdown_table, read_report, write_page
+from chaos.page import ReportError, fill_in, markdown_table, read_report, write_page
 
 REPORT_FOLDER = Path(__file__).resolve().parent.parent / "report"
 
@@ -17,10 +20,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.page", description="The report of a chaos run.")
     parser.add_argument("folder", nargs="?", type=Path, default=REPORT_FOLDER, help="where results.json is")
     parser.add_argument("--table", action="store_true", help="print the run as a Markdown table")
+    parser.add_argument("--docs", type=Path, help="a document whose marked sections are renewed")
     arguments = parser.parse_args(words)
     try:
         if arguments.table:
             text = markdown_table(read_report(arguments.folder))
+        elif arguments.docs:
+            fill_in(arguments.docs, read_report(arguments.folder), arguments.folder)
+            text = f"{arguments.docs}\n"
         else:
             text = f"{write_page(arguments.folder)}\n"
     except ReportError as error:

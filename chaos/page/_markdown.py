@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from chaos.page._rows import Report, Row
 from chaos.page._summary import summarize
@@ -18,9 +18,13 @@ def markdown_table(report: Report) -> str:
         f"{report.finished:%Y-%m-%d}, profile {summary.profile}, seed {summary.seed}, "
         f"proxy {summary.proxy}, server {summary.server}: {summary.scenarios}; {summary.records}."
     )
-    rules = ("--:" if title in _FIGURES else "---" for title in _TITLES)
-    lines = [_plain(about), "", _line(_TITLES), _line(rules), *(_line(_cells(row)) for row in report.rows)]
-    return "\n".join(lines) + "\n"
+    return f"{plain(about)}\n\n{table(_TITLES, map(_cells, report.rows), figures=_FIGURES)}"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, figures: Container[str] = ()) -> str:
+    """A table in Markdown; columns of figures stand on the right."""
+    rules = ["--:" if title in figures else "---" for title in titles]
+    return "".join(f"{_line(cells)}\n" for cells in (titles, rules, *rows))
 
 
 def _cells(row: Row) -> list[str]:
@@ -32,9 +36,9 @@ def _cells(row: Row) -> list[str]:
         _recovery(row),
     ]
     return [
-        _plain(row.group),
-        _plain(row.scenario),
-        _plain(row.fault),
+        plain(row.group),
+        plain(row.scenario),
+        plain(row.fault),
         *(figures if row.ran else [""] * len(figures)),
         row.verdict,
     ]
@@ -56,7 +60,7 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text that Markdown leaves as it is, on one line."""
     text = " ".join(text.split())
     for sign in "\\`*_<>|[]":

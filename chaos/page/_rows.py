@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 TIMELINES = "timelines.json"
 COMPARISON = "comparison.json"
+MUTANTS = "mutants.json"
 
 Verdict = Literal["green", "red", "not run"]
 
@@ -130,7 +131,7 @@ def _read(path: Path, shape: type[_Read]) -> _Read:
         whole = json.dumps(json.loads(path.read_bytes()), ensure_ascii=False).encode("utf-8", "replace")
         return TypeAdapter(shape).validate_json(whole)
     except FileNotFoundError:
-        raise ReportError(f"{path} is not there; `python -m chaos run` writes it") from None
+        raise ReportError(f"{path} is not there; `make chaos` writes it") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"

@@ -27,7 +27,7 @@ class _Kind(NamedTuple):
 
     draw: Callable[[Random], Fault]
     is_felt: bool = True  # for certain, by every program
-    alone: bool = False  # it cannot be seen while another is in force
+    alone: bool = False  # while another is in force, one of them cannot be seen
     by_program: bool = False  # it is seen by what the program does, so that has to be alive
 
 
@@ -36,13 +36,13 @@ _NETWORK = (
     _Kind(lambda _: BlackHole()),
     _Kind(lambda dice: Flapping(0.05, dice.uniform(0.1, 0.3)), is_felt=False),
     _Kind(lambda _: Late(), is_felt=False, alone=True),
-    _Kind(lambda dice: HalfOpen(dice.choice((200, 3_600_000))), is_felt=False),
+    _Kind(lambda dice: HalfOpen(dice.choice((400, 3_600_000)), every_seconds=0.2), is_felt=False, alone=True),
     _Kind(lambda dice: NameLost(dice.choice(("nowhere", "hanging"))), by_program=True),
     _Kind(lambda dice: Toxic("timeout", "downstream", DONE_UNHEARD, {"timeout": dice.choice((0, 50))})),
     _Kind(lambda dice: Toxic("reset_peer", "upstream", ("reset",), {"timeout": dice.choice((0, 20))})),
     _Kind(lambda dice: Toxic("limit_data", "downstream", REPLY_CUT, {"bytes": dice.choice((6, 7))})),
     _Kind(
-        lambda dice: Toxic("limit_data", "upstream", REQUEST_CUT, {"bytes": dice.randint(500, 5000)}),
+        lambda dice: Toxic("limit_data", "upstream", REQUEST_CUT, {"bytes": dice.randint(3000, 6000)}),
         is_felt=False,
     ),
     _Kind(
@@ -59,7 +59,7 @@ _NETWORK = (
 )
 _SERVER = (
     _Kind(lambda _: Killed()),
-    _Kind(lambda _: Frozen()),
+    _Kind(lambda _: Frozen(), alone=True),
     _Kind(
         lambda _: Refusing(
             "OOM", (("CONFIG", "SET", "maxmemory", "1"),), (("CONFIG", "SET", "maxmemory", "0"),)
@@ -113,7 +113,7 @@ def _turns(dice: Random, kinds: list[_Kind]) -> list[Turn]:
 
 def _orders(dice: Random) -> dict[str, Any]:
     threads = dice.choice((1, 2, 4, 8))
-    each = round(dice.uniform(100, 700) / threads, 1)
+    each = round(dice.uniform(80, 400) / threads, 1)
     return {"threads": threads, "records_per_second": each, "options": {"world": ["names"]}}
 
 
@@ -121,7 +121,7 @@ def _settings(dice: Random) -> dict[str, str]:
     return {
         "REDIS_HOST": SERVER_NAME,
         "REDIS_PUSH_SIDE": dice.choice(("left", "right")),
-        "BATCH_SIZE": str(dice.choice((1, 20, 50, 500))),
+        "BATCH_SIZE": str(dice.choice((10, 20, 50, 500))),
         "BATCH_INTERVAL_SECONDS": str(round(dice.uniform(0.02, 0.3), 3)),
         "RETRY_COUNT": str(dice.randint(0, 3)),
         "QUEUE_MAX_SIZE": str(dice.choice((200, 1000, 10_000))),

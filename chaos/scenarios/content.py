@@ -66,7 +66,7 @@ SCENARIOS = [
         "thousands-of-extras",
         "Thousands of extras arrive; where they have no room in one record, it says how many are cut.",
         "thousands of extras",
-        per_second=8.0,
+        per_second=5.0,
         p999_ms=_HEAVY_MS,
     ),
     _content(

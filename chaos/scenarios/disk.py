@@ -120,6 +120,15 @@ SCENARIOS = [
         needs=("strace",),
     ),
     Scenario(
+        "disk/write-errors-when-redis-is-back",
+        "Redis is found again while the disk has errors, and takes what the disk does not.",
+        SystemCalls("error=EIO", longer=True),
+        felt="spooled",
+        settings=_SMALL,
+        p999_ms=1000,
+        needs=("strace",),
+    ),
+    Scenario(
         "disk/became-read-only",
         "While the disk turns writes down records wait in memory.",
         SystemCalls("error=EROFS"),

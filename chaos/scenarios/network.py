@@ -148,6 +148,14 @@ SCENARIOS = [
         felt="failed",
     ),
     Scenario(
+        "network/connections-cut-early",
+        "Where a connection carries a record or two and is then cut, no record is blamed for it.",
+        Toxic("limit_data", "upstream", REQUEST_CUT, {"bytes": 1500}),
+        settings={"RETRY_COUNT": "0", "BATCH_SIZE": "20", "BATCH_INTERVAL_SECONDS": "0.2"},
+        orders={"threads": 2, "records_per_second": 120.0},
+        felt="failed",
+    ),
+    Scenario(
         "network/delayed-request",
         "A request that arrives after its repetition changes nothing any more.",
         Late(),
@@ -164,7 +172,7 @@ SCENARIOS = [
     Scenario(
         "network/slow-close",
         "Requests on a connection that the server has closed, and that closes late, are sent again.",
-        HalfOpen(milliseconds=300),
+        HalfOpen(milliseconds=400),
         felt="failed",
     ),
     # Names and addresses.

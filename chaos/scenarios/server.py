@@ -10,6 +10,7 @@ from typing import Any
 from chaos.faults.server import (
     BusyWithScript,
     ConnectionsKilled,
+    Evicting,
     FailingSnapshots,
     Frozen,
     LargeRefused,
@@ -29,7 +30,7 @@ from chaos.scenario import Scenario
 _FORGETFUL: dict[str, Any] = {"appendonly": "no"}
 _VALKEY: dict[str, Any] = {"prefer": "valkey"}
 _DEBUGGED: dict[str, Any] = {"extra_args": ("--enable-debug-command", "local")}
-_SLOW_TO_LOAD: dict[str, Any] = {
+_SLOW_TO_LOAD: dict[str, Any] = {  # five milliseconds for each key
     "extra_args": ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
 }
 _NOWHERE = ("127.0.0.1", "1")
@@ -92,7 +93,7 @@ _AWAY = [
         "server/client-kill-storm",
         "However often connections are closed, each record comes once.",
         ConnectionsKilled(),
-        felt="retried",
+        felt="failed",
         quick=True,
     ),
     Scenario(
@@ -106,7 +107,7 @@ _FORGETTING = [
     Scenario(
         "server/killed-without-data",
         "A server that comes back empty has lost what it had acknowledged: so many records are reported.",
-        Killed(),
+        Killed(empty=True),
         server=_FORGETFUL,
         loss="reported",
         quick=True,
@@ -114,7 +115,7 @@ _FORGETTING = [
     Scenario(
         "server/blinked-without-data",
         "The same where it was away so shortly that nothing went to the disk.",
-        Killed(),
+        Killed(empty=True),
         seconds=0.3,
         settings=_PATIENT,
         server=_FORGETFUL,
@@ -124,7 +125,7 @@ _FORGETTING = [
     Scenario(
         "server/crash-loop-without-data",
         "What is lost again and again is counted once.",
-        Killed(times=4),
+        Killed(times=4, empty=True),
         seconds=3.0,
         server=_FORGETFUL,
         loss="reported",
@@ -132,13 +133,13 @@ _FORGETTING = [
     Scenario(
         "server/wiped",
         "A server whose disk is lost is a new one: what it had acknowledged is reported.",
-        Killed(wiped=True),
+        Killed(empty=True),
         loss="reported",
     ),
     Scenario(
         "server/wiped-valkey",
         "The same holds for Valkey.",
-        Killed(wiped=True),
+        Killed(empty=True),
         server=_VALKEY,
         loss="reported",
         needs=("valkey",),
@@ -159,13 +160,13 @@ _FORGETTING = [
     Scenario(
         "server/evicted",
         "A server that gives everything up for want of memory: so many records are reported.",
-        Refusing("OOM", (("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), *_OOM[0]), _OOM[1]),
+        Evicting("allkeys-lru"),
         loss="reported",
     ),
     Scenario(
         "server/lanes-evicted",
         "A policy that takes only what expires takes no record, and nothing is doubled for it.",
-        Refusing("OOM", (("CONFIG", "SET", "maxmemory-policy", "volatile-ttl"), *_OOM[0]), _OOM[1]),
+        Evicting("volatile-ttl"),
     ),
     Scenario(
         "server/replica-promoted",
