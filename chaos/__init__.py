@@ -19,6 +19,7 @@ How it is played:
     performance.py   one scenario, from the first record to the last
     stage.py         its world: a server, a proxy, programs, a spool directory
     guardian.py      whoever was started ends with the run, however that ends
+    arrivals.py      whether a record has arrived
     timeline.py      what happened when
     oracle.py        what was lost, doubled or changed; it knows nothing of the library
     verdict.py       what the oracle found, against what was promised

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from chaos.application_handle import Application
+from chaos.arrivals import Arrivals
 from chaos.result import Result
 from chaos.scenario import Scenario
 from chaos.setting import OURS, Setting
-from chaos.stage import KEY, Stage, wait_until
+from chaos.stage import Stage, wait_until
 from chaos.verdict import pronounce
-from lab.servers import RedisServer
 
 _WARM_RECORDS = 60
 _PEER_SECONDS = 20.0  # to deliver what it kept, once all is well again
@@ -91,10 +91,10 @@ def _play(stage: Stage, scenario: Scenario, setting: Setting, result: Result) ->
 
 def _recover(stage: Stage, scenario: Scenario, result: Result) -> None:
     """A fresh record comes through, and the spool empties by itself."""
-    healed_at = time.monotonic()
+    healed_at, arrivals = time.monotonic(), Arrivals(stage)
     for application in [each for each in stage.applications if each.is_running]:
         left_seconds = healed_at + scenario.recovery_seconds - time.monotonic()
-        fresh = partial(_a_fresh_record_arrives, stage, application, scenario, [], time.monotonic())
+        fresh = partial(_a_fresh_record_arrives, arrivals, application, scenario, [], time.monotonic())
         wait_until(fresh, "a fresh record arrives", left_seconds)
         result.recovery_seconds = round(time.monotonic() - healed_at, 2)
         left_seconds = healed_at + scenario.recovery_seconds - time.monotonic()
@@ -106,24 +106,12 @@ def _has_an_empty_spool(application: Application) -> bool:
 
 
 def _a_fresh_record_arrives(
-    stage: Stage, application: Application, scenario: Scenario, marks: list[str], began: float
+    arrivals: Arrivals, application: Application, scenario: Scenario, marks: list[str], began: float
 ) -> bool:
     """Whether one of the marks has arrived; where records may be lost one may be, and another is logged."""
     if not marks or (scenario.loss == "reported" and time.monotonic() - began > len(marks)):
         marks.append(application.mark())
-    return any(_has_arrived(stage, mark.encode()) for mark in marks)
-
-
-def _both_ends(server: RedisServer) -> list[bytes]:
-    """The youngest of a list: on its left, or on its right where programs push on that side."""
-    return [*server.cli("LRANGE", KEY, 0, 2000), *server.cli("LRANGE", KEY, -2000, -1)]
-
-
-def _has_arrived(stage: Stage, record_id: bytes) -> bool:
-    """Whether a record lies among the youngest."""
-    needle = b'"' + record_id + b" "
-    newest = [value for server in stage.servers for value in _both_ends(server)]
-    return any(needle in value for value in newest)
+    return any(arrivals.has(mark) for mark in marks)
 
 
 def _end(stage: Stage, scenario: Scenario, result: Result) -> None:
