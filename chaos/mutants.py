@@ -138,6 +138,34 @@ MUTATIONS = [
         "                __import__('time').sleep(0.01)\n",
         ("network/refused", "network/black-hole"),
     ),
+    Mutation(
+        "believe a row without looking at its checksum",
+        "_spool/_row.py",
+        '    if data[:_PREFIX_BYTES] != b"PLS1 %08x "',
+        '    if False and data[:_PREFIX_BYTES] != b"PLS1 %08x "',
+        ("disk/bits-flip-in-the-database",),
+    ),
+    Mutation(
+        "believe a journal without looking at its checksums",
+        "_journal/_recovery.py",
+        "return size if crc32(value, position ^ self._key) == checksum else 0",
+        "return size",
+        ("disk/bits-flip-in-the-journal",),
+    ),
+    Mutation(
+        "keep quiet about what the server has lost",
+        "_losses.py",
+        "        self._ledger.server_lost += records\n",
+        "",
+        ("server/killed-without-data",),
+    ),
+    Mutation(
+        "write the password beside the server's name",
+        "_destination.py",
+        'else f"{host}:{self.port}"\n',
+        'else f"{self.password}@{host}:{self.port}"\n',
+        ("network/refused",),
+    ),
 ]
 
 
@@ -178,7 +206,9 @@ def main() -> int:
 
 
 def _why(result: Result) -> str:
-    return result.violations[0].strip().splitlines()[-1]
+    """What is worst about it, in a line."""
+    reasons = [violation.strip().splitlines()[-1] for violation in result.violations]
+    return next((reason for reason in reasons if "lost" in reason or "doubled" in reason), reasons[0])
 
 
 if __name__ == "__main__":

@@ -134,11 +134,16 @@ def files_with(secret: str, folder: Path, besides: Iterable[Path] = ()) -> list[
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if not any(path.is_relative_to(place) for place in exempt)
-        and path.is_file()
-        and not path.is_symlink()
-        and needle in path.read_bytes()
+        if not any(path.is_relative_to(place) for place in exempt) and needle in _bytes_of(path)
     ]
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What a file holds; nothing where it is none, or is gone at this moment."""
+    try:
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    except OSError:
+        return b""
 
 
 def _difference(sample: dict[str, Any]) -> int:

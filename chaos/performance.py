@@ -73,6 +73,7 @@ def _play(stage: Stage, scenario: Scenario, setting: Setting, result: Result) ->
             wait_until(lambda: stage.delivered() >= _WARM_RECORDS, "the first records arrive")
         with stage.in_force():
             scenario.fault.strike(stage, scenario.seconds * setting.stretch)
+        stage.betrayed_in = stage.find_secrets()  # a part in the spool goes with its program
         if setting.sink == OURS:
             _recover(stage, scenario, result)
             _end(stage, scenario, result)

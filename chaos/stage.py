@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chaos import oracle
 from chaos.application.orders import Orders, announced_in
 from chaos.application_handle import Application
 from chaos.timeline import Timeline
@@ -98,6 +99,7 @@ class Stage:
         self.applications: list[Application] = []
         self.proofs: list[str] = []
         self.faults_injected = 0
+        self.betrayed_in: list[Path] = []  # files in which the password stood at some moment
         self.seen_by_thread: Counter[int] = Counter()  # for who has several faults strike
         self.folders_with_secrets = [folder / "server"]  # a server may write its own password down
         self.timeline = Timeline(self)
@@ -254,6 +256,10 @@ class Stage:
     def spool_parts(self) -> list[Path]:
         """What lies in the spool directory for delivery."""
         return sorted(self.spool_dir.glob("part-*"))
+
+    def find_secrets(self) -> list[Path]:
+        """All files in which the password stands now, but for the server's own."""
+        return oracle.files_with(self.secret, self.folder, besides=self.folders_with_secrets)
 
     def errors(self) -> str:
         """What all programs said on standard error."""

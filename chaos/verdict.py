@@ -60,7 +60,7 @@ def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result
         say(f"one call in a thousand took {result.p999_us / 1000:.0f} ms or more")
     for bounds in map(oracle.broken_bounds, samples):
         result.violations.extend(bounds)
-    for path in oracle.files_with(stage.secret, stage.folder, besides=stage.folders_with_secrets):
+    for path in sorted({*stage.betrayed_in, *stage.find_secrets()}):
         say(f"the password stands in {path.relative_to(stage.folder)}")
     if any(stage.secret.encode() in value for value in values):
         say("the password stands in the list")
