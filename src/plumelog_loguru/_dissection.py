@@ -219,6 +219,10 @@ class Dissection:
     # ---------------------------------------------------------------- attempts
 
     async def _attempt(self, node: _Node) -> Step:
+        if len(node.batch.values) == 1 and node.suspicion.strikes:
+            # Somebody on the way may cut connections off after so many bytes, and a probe is short: what else
+            # went over this one must not count against the record.
+            await self._sender.hang_up()
         outcome = await self._sender.send(node.batch)
         if isinstance(outcome, Failed):
             return self._attempt_failed(node, outcome.failure)

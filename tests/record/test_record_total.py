@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
+from plumelog_loguru import _json
 from plumelog_loguru._record import FieldExtractor, LogRecord, encode
 from plumelog_loguru._record._model import STANDARD_KEYS
 from plumelog_loguru._record._text import cut, text_of
@@ -279,6 +280,21 @@ def test_too_many_extras() -> None:
     assert len(sent.keys() - STANDARD_KEYS) - 1 + int(sent["extrasCut"]) == 1001
 
 
+def test_too_many_extras_are_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tens of thousands of short extras are not cut in vain, step by step, while a log call waits."""
+    lines: list[bytes] = []
+
+    def dumps(value: object) -> bytes:
+        lines.append(_json.dumps(value))
+        return lines[-1]
+
+    monkeypatch.setattr("plumelog_loguru._record._encode.dumps", dumps)
+    many = {f"field{n}": f"value {n}" for n in range(40_000)}
+    sent = checked(encode(blank(content="c" * 60_000, extras={"producer": "p" * 16} | many), MIB))
+    assert int(sent["extrasCut"]) == 20_001
+    assert len(lines) <= 4
+
+
 @given(
     st.fixed_dictionaries(
         {},
@@ -400,6 +416,23 @@ def test_cut_says_how_much_is_missing(text: str, limit: int, tail: int) -> None:
         assert len(shown) <= max(limit, 32)
         number = int(shown.rpartition("...[")[2].split()[0])
         assert len(shown) - len(f"...[{number} characters cut]") == len(text) - number
+
+
+@given(
+    st.one_of(
+        st.integers(0, 130).map(lambda n: [7] * n),
+        st.integers(0, 60).map(lambda n: [[7] * n] * 2),
+        st.integers(0, 40).map(lambda n: {"k" * k: 7 for k in range(n)}),
+        st.integers(0, 40).map(lambda n: [{"": 7}] * n),
+    ),
+    st.integers(64, 300),
+)
+def test_a_container_that_fits_is_whole(value: Any, limit: int) -> None:
+    """What has room is shown in full; what has none is marked as cut, however short its elements are."""
+    whole = json.dumps(value)
+    assert (
+        text_of(value, limit) == whole if len(whole) <= limit else "characters cut]" in text_of(value, limit)
+    )
 
 
 @given(values, st.integers(0, 300))

@@ -340,12 +340,14 @@ def test_a_del_that_logs_in_our_threads_is_heard(redis_server: RedisServer, make
 
     sink = make_sink(redis_server.url, batch_interval_seconds=0.01)
     logger.add(sink, format="{message}")
+    gc.freeze()  # all that the tests have imported need not be looked at each time
     for n in range(2000):
         Loud()
         logger.info(str(n))
         if n % 100 == 0:
             gc.collect()
     gc.collect()
+    gc.unfreeze()
     assert sink.drain(20).complete
 
 
@@ -421,6 +423,7 @@ def test_a_loop_that_ends_by_an_exception_is_started_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What nobody foresaw ends a step, and not the delivery; it is said, and nothing is lost."""
+    monkeypatch.setattr("plumelog_loguru._pipeline._RESTART_SECONDS", 0.05)
     reset_for_tests()
     sink = make_sink(redis_server.url)
     logger.add(sink)

@@ -15,6 +15,7 @@ from lab.servers import HOST, RedisServer
 from plumelog_loguru import DurableRedisSink, SinkEvent
 from plumelog_loguru._dissection import CONNECTION_LOST, Dissection
 from plumelog_loguru._spool import DeadLetter, DeadLetters, SpoolError, _reader
+from tests.scale import scaled
 
 from .conftest import MakeSink, verdict, wait_until
 
@@ -112,7 +113,7 @@ def test_live_records_pass_a_batch_that_is_suspected(
     redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
 ) -> None:
     """While the refused batch is tried and divided, what is logged after it arrives at once."""
-    sink = make_sink(_url(proxy), retry_backoff_base_seconds=0.5, retry_count=1)
+    sink = make_sink(_url(proxy), retry_backoff_base_seconds=0.25, retry_count=1)
     watched = Watched(sink)
     wait_until(lambda: sink.stats().redis_state == "up")
     proxy.reset_requests(after=AIM)
@@ -120,10 +121,10 @@ def test_live_records_pass_a_batch_that_is_suspected(
     for message in _thousand():
         logger.info(message)
     wait_until(lambda: sink.stats().spooled)  # the batch with the poison has left the way
-    for n in range(20):
+    for n in range(10):
         logger.info(f"live-{n}")
         assert sink.drain(10).complete
-    wait_until(lambda: b'"live-19"' in b"".join(redis_server.values("plume_log_list")))
+    wait_until(lambda: b'"live-9"' in b"".join(redis_server.values("plume_log_list")))
     assert not sink.stats().dead_lettered, "it was too quick to say anything about live records"
     wait_until(lambda: sink.stats().dead_lettered == 1)
     wait_until(lambda: not sink.stats().spooled)
@@ -174,7 +175,7 @@ def test_a_fence_beats_a_late_request(
     redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink, tmp_path: Path
 ) -> None:
     """A request that is held until its record is a dead letter does nothing when it arrives."""
-    sink = make_sink(_url(proxy), socket_timeout_seconds=0.3)
+    sink = make_sink(_url(proxy), socket_timeout_seconds=0.15)
     wait_until(lambda: sink.stats().redis_state == "up")
     held = proxy.hold_requests(times=None, after=AIM)
     logger.add(sink, format="{message}")
@@ -344,7 +345,7 @@ def test_a_process_killed_in_the_middle_leaves_the_rest_to_the_next(
             time.sleep(0.01)
     """
     killed = 0
-    for steps in range(2, 40, 2):
+    for steps in range(2, 40, scaled(3, 2)):
         result = run_script(script, _url(proxy), STEPS=str(steps))
         killed += result.returncode == -9
         if result.returncode == 0:

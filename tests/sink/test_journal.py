@@ -336,7 +336,7 @@ def test_a_directory_that_is_gone_and_cannot_be_made_again(
 ) -> None:
     """What is nowhere on disk is not said to be in a journal."""
     monkeypatch.setattr(KEEPER + "._CHECK_EVERY_SECONDS", 0.5)
-    sink = make_sink(NOWHERE, batch_interval_seconds=60)
+    sink = make_sink(NOWHERE, batch_interval_seconds=60, close_timeout_seconds=2)
     logger.add(sink, format="{message}")
     logger.info("1")
     wait_until(lambda: keeper_state(sink) is KeeperState.READY)

@@ -244,7 +244,7 @@ def test_ending_while_other_threads_overflow_the_queue(
 ) -> None:
     """What a thread hands to a spool that is just closing is not left in between: spooled, or counted."""
     own_server.stop()
-    for round_number in range(scaled(8, 100)):
+    for round_number in range(scaled(5, 100)):
         folder = tmp_path / str(round_number)
         sink = make_sink(own_server.url, spool_dir=folder, queue_max_size=20, health_check_interval_seconds=5)
         ended = threading.Event()
@@ -281,7 +281,7 @@ def test_a_spool_that_is_usable_again_gets_what_came_back(
     """Records that a spool gave back, because it could not be opened, are spooled at the end if it can be."""
     own_server.stop()
     (tmp_path / "place").write_text("in the way")
-    sink = make_sink(own_server.url, spool_dir=tmp_path / "place" / "spool")
+    sink = make_sink(own_server.url, spool_dir=tmp_path / "place" / "spool", close_timeout_seconds=2)
     handler = logger.add(sink, format="{message}")
     for n in range(300):
         logger.info(str(n))

@@ -314,10 +314,14 @@ def test_a_disk_that_takes_nothing_does_not_keep_redis_from_being_found_again(
     expected = [f"{n} {'x' * 1000}" for n in range(200)]
     for message in expected:
         logger.info(message)
-    # What waits in the inbox of the spool thread is no longer in the queue; the rest stays there.
-    wait_until(lambda: 0 < sink.stats().queue_depth < 200)
+    keeper = sink._pipeline._keeper
+    assert keeper is not None
+    wait_until(keeper.pause_seconds)  # from now on what comes stays in the queue
+    expected.append("last")
+    logger.info("last")
+    wait_until(lambda: sink.stats().queue_depth)
     own_server.start()
-    wait_until(lambda: sink.stats().delivered == 200)
+    wait_until(lambda: sink.stats().delivered == 201)
     assert verdict(own_server, expected).exactly_once
 
 

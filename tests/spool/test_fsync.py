@@ -64,7 +64,7 @@ while not sink.stats().spooled:
 print("ready", flush=True)
 sys.stdin.readline()
 took = []
-until = time.monotonic() + 4
+until = time.monotonic() + 3
 while time.monotonic() < until:
     began = time.perf_counter()
     logger.info("x" * 500)
@@ -77,12 +77,13 @@ print(json.dumps(took), flush=True)
 @pytest.fixture
 def spawn_script() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts scripts, and ends them."""
+    seen = os.environ.get("PYTHONPATH")
     started: list[subprocess.Popen[str]] = []
 
     def spawn(*command: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [str(word) for word in command],
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, [seen]), str(ROOT)])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -205,13 +206,13 @@ def test_a_slow_disk_does_not_slow_the_caller(
     )
     logger.add(sink, format="{message}")
     took: list[float] = []
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
+    until = time.monotonic() + 20
+    while len(writes) < 4:  # three of them are over
+        assert time.monotonic() < until
         began = time.perf_counter()
         logger.info("x" * 500)
         took.append(time.perf_counter() - began)
         time.sleep(0.0005)
-    assert len(writes) >= 3
     check_latencies(took)
     stats = sink.stats()
     assert stats.accepted == len(took) == stats.in_memory + stats.spooled

@@ -23,7 +23,6 @@ from plumelog_loguru._spool._part_directory import BALLAST
 from plumelog_loguru._spool._row import RowKey
 from plumelog_loguru._spool._store import Store
 
-ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 BALLAST_BYTES = 2 * MIB
 
@@ -49,11 +48,11 @@ while keeper.state.value != "failing" and sink.stats().dropped.get("spool_full",
     logger.info(f"{number} " + "x" * int(size))
     number += 1
     if number % 50 == 0 or int(size) > 10_000:
-        time.sleep(0.002)
+        time.sleep(0.0005)
 before = None
 while (now := sink.stats().spooled) != before:
     before = now
-    time.sleep(0.3)
+    time.sleep(0.1)
 if end == "closed":
     print(json.dumps({"spooled": sink.close(1.0).spooled}), flush=True)
 else:
@@ -84,7 +83,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 SINK = """
 import json, sys, time
 from plumelog_loguru import DurableRedisSink
+from plumelog_loguru._spool import _recoverer
 url, spool_dir = sys.argv[1:]
+_recoverer._AGAIN_SECONDS = 0.1
 sink = DurableRedisSink(
     redis_url=url, spool_dir=spool_dir, spool_min_free_bytes=0, durability="memory",
     health_check_interval_seconds=0.05,
@@ -135,8 +136,7 @@ def fill(disk: Path) -> Path:
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", *(("-c", code) if code else ()), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PLUMELOG_REDIS_KEY": "plume_log_list"},
-        cwd=ROOT,
+        env={**os.environ, "PLUMELOG_REDIS_KEY": "plume_log_list"},
         capture_output=True,
         text=True,
         timeout=50,

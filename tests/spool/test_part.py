@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -526,6 +527,22 @@ def test_a_part_that_vanishes_is_noticed(part: Part, make_batch: MakeBatch, what
     assert part.records == 2
     part.close()
     assert not part.remove() or what == "spool"
+
+
+def test_a_part_that_cannot_be_looked_at_has_not_vanished(
+    part: Part, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that lets nobody in any more is no deleted one: what is open in it goes on."""
+    part.append(make_batch(1))
+
+    def refuse(path: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", refuse)
+        part.append(make_batch(2))
+        assert part.is_there()
+    assert _batches(part) == [make_batch(1), make_batch(2)]
 
 
 def test_leftovers_with_records_are_never_cleared(part: Part, make_batch: MakeBatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from plumelog_loguru._batch import Batch
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool import RowKey, SpoolDirectory
+from plumelog_loguru._spool import RowKey, SpoolDirectory, _writer
 from plumelog_loguru._spool._part import Part, PartOptions
 from plumelog_loguru._spool._row import encode_row
 from plumelog_loguru._spool._store import Store
@@ -136,6 +136,7 @@ def test_a_write_that_fails_again_and_again_costs_one_row(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was dropped for a batch is remembered until it is written: its repetitions drop nothing more."""
+    monkeypatch.setattr(_writer, "_RETRY_FIRST_SECONDS", 0.01)
     rig = start(min_free_bytes=64 * MIB)
     for number in range(6):
         rig.store(record(number, size=50_000))

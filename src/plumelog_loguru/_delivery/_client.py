@@ -92,6 +92,10 @@ class AsyncRedisClient:
         """Ask whether a command would be taken, without its being done; None: it would."""
         return await self._attempt(self._connections.rehearse(*words))
 
+    async def hang_up(self) -> None:
+        """Let the next call open a connection."""
+        await self._connections.drop_idle()
+
     async def close(self) -> None:
         """Close all connections; calls under way close theirs as they end."""
         await self._connections.close()

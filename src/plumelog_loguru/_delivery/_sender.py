@@ -80,6 +80,10 @@ class Sender:
                 return outcome
         return await self._client.push_plain(batch.values)
 
+    async def hang_up(self) -> None:
+        """Let the next request go over a connection of its own."""
+        await self._client.hang_up()
+
     async def fence(self, batch: Batch) -> AlreadyApplied | Fenced | Failed | None:
         """Take the batch's identity out of use; None where it went plainly, and there is nothing to fence."""
         if self.delivery == "exactly_once" or batch.attempted_by is AttemptedBy.SCRIPT:

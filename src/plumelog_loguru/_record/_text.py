@@ -88,7 +88,7 @@ class _Copy:
 
     def _of_dict(self, value: dict[object, object], depth: int) -> dict[str, object]:
         copied: dict[str, object] = {}
-        for name, item in list(islice(value.items(), self.room + 1)):
+        for name, item in list(islice(value.items(), self.room // 7 + 2)):  # the shortest is '"": 7, '
             key = text_of(name, max(self.room, 0))
             self.room -= len(key)
             copied[key] = self.of(item, depth + 1)
@@ -98,7 +98,7 @@ class _Copy:
 
     def _of_items(self, value: Iterable[object], depth: int) -> list[object]:
         copied: list[object] = []
-        for item in list(islice(value, self.room + 1)):
+        for item in list(islice(value, self.room // 3 + 2)):  # the shortest is "7, "
             copied.append(self.of(item, depth + 1))
             if self.room < 0:
                 break

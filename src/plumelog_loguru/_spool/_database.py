@@ -51,10 +51,14 @@ def decode_leniently(text: bytes) -> str:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file the database is; None: there is none."""
+    """Which file the database is; None: there is none.
+
+    Raises:
+        OSError: the disk does not say; a file that is there must not be taken for deleted.
+    """
     try:
         found = os.lstat(path / DATABASE)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 
