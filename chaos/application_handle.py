@@ -49,7 +49,7 @@ class Application:
 
     def quiet(self) -> None:
         """Let its threads log no more; it goes on otherwise."""
-        self.tell("quiet")
+        self.ask("quiet")
 
     def stop(self, seconds: float = 30.0) -> int:
         """Let it end in good order; gives its exit code."""

@@ -55,12 +55,15 @@ class Redis:
         self.calls: list[str] = []
         self.sent: list[Batch] = []
         self.probe_failure: Failure | None = None
+        self.has_been_used = True  # the connection
+        self.cuts_used = False  # the network cuts a connection off when a second request goes over it
 
     async def send(self, batch: Batch) -> Outcome:
         self.calls.append(f"push {batch.id}")
         self.sent.append(batch)
         last, fenced = self.lanes.get(batch.id.lane, (0, set()))
-        if self.poison.intersection(batch.values):
+        if self.poison.intersection(batch.values) or (self.cuts_used and self.has_been_used):
+            self.has_been_used = False
             return Failed(self.failure)
         if not self.plain and batch.id.seq <= last:
             return Fenced(last) if batch.id.seq in fenced else AlreadyApplied(last)
@@ -78,8 +81,12 @@ class Redis:
         self.lanes[batch.id.lane] = batch.id.seq, fenced | {batch.id.seq}
         return Fenced(last)
 
+    async def hang_up(self) -> None:
+        self.has_been_used = False
+
     async def probe(self) -> Healthy | Failed:
         self.calls.append("probe")
+        self.has_been_used = True
         return Failed(self.probe_failure) if self.probe_failure else Healthy(0)
 
     def stamped(self, batch: Batch) -> Batch:
@@ -174,6 +181,16 @@ def test_one_poisonous_record_is_found_among_its_neighbours() -> None:
     (letter,) = disk.letters.values()
     assert (letter.value, letter.reason, letter.at_ms) == (b"613", CONNECTION_LOST, NOW_MS)
     assert letter.id.lane.startswith(f"{LANE}.7.")
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_else_went_over_a_connection_condemns_no_record(count: int) -> None:
+    """Where connections are cut off early, a record alone gets one of its own before it is given up."""
+    redis, disk = Redis(), Disk()
+    redis.cuts_used = True
+    settled = settle(dissection(Batch(BatchId(LANE, 7), values(count)), retry_count=0), redis, disk)
+    assert settled == Settled(count, (), (), 0, 0)
+    assert (redis.values, disk.letters) == (list(values(count)), {})
 
 
 def test_identities_follow_from_one_another() -> None:

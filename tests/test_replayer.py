@@ -91,6 +91,8 @@ class FakeSender:
     async def probe(self) -> Healthy:
         return Healthy(0)
 
+    async def hang_up(self) -> None: ...
+
     def stamped(self, batch: Batch) -> Batch:
         return replace(batch, attempted_by=AttemptedBy.SCRIPT, last_attempt_ms=NOW_MS)
 

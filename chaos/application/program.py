@@ -143,7 +143,8 @@ class Program:
             words: what it can do besides, by name. A word is called with the rest of its line, as texts; what
                 it gives is the answer.
         """
-        known = {"mark": lambda: self.log(self.orders.threads), **(words or {})}
+        common = {"mark": lambda: self.log(self.orders.threads), "quiet": self.stopping.set}
+        known = {**common, **(words or {})}
         print("ready", flush=True)
         for line in sys.stdin:
             word, *rest = line.split()

@@ -29,20 +29,19 @@ class Several:
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Let all of them strike; healed when the last one is."""
-        began = time.monotonic()
         strikes: list[tuple[Turn, Future[None]]] = []
+        begun_at, begun = time.monotonic(), 0.0
         with ThreadPoolExecutor(len(self.turns), thread_name_prefix="chaos-turn") as pool:
             for turn in sorted(self.turns, key=lambda turn: turn.begins):
-                earlier = [strike for other, strike in strikes if other.ends <= turn.begins]
-                strikes.append((turn, pool.submit(self._strike, turn, earlier, stage, began, seconds)))
+                # A last look may take a fault beyond its time: then all that follow are as much later.
+                wait([strike for other, strike in strikes if other.ends <= turn.begins])
+                time.sleep(max(0.0, begun_at + (turn.begins - begun) * seconds - time.monotonic()))
+                begun_at, begun = time.monotonic(), turn.begins
+                strikes.append((turn, pool.submit(self._strike, turn, stage, seconds)))
         for _, strike in strikes:
             strike.result()
 
-    def _strike(
-        self, turn: Turn, earlier: list[Future[None]], stage: Stage, began: float, seconds: float
-    ) -> None:
-        wait(earlier)  # a last look may take them beyond their time
-        time.sleep(max(0.0, began + turn.begins * seconds - time.monotonic()))
+    def _strike(self, turn: Turn, stage: Stage, seconds: float) -> None:
         seen_before = stage.seen_by_thread[threading.get_ident()]
         turn.fault.strike(stage, (turn.ends - turn.begins) * seconds)
         if stage.seen_by_thread[threading.get_ident()] == seen_before:

@@ -30,6 +30,11 @@ class _Kind(NamedTuple):
     alone: bool = False  # while another is in force, one of them cannot be seen
     by_program: bool = False  # it is seen by what the program does, so that has to be alive
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it overlaps with none: a program that waits for an answer does nothing else meanwhile."""
+        return self.alone or self.by_program
+
 
 _NETWORK = (
     _Kind(lambda _: Refused()),
@@ -105,7 +110,7 @@ def _draw(dice: Random, name: str) -> Scenario:
 def _turns(dice: Random, kinds: list[_Kind]) -> list[Turn]:
     share, turns = 1 / len(kinds), []
     for number, kind in enumerate(kinds):
-        overlaps = number and not kind.alone and not kinds[number - 1].alone and dice.random() < 0.7
+        overlaps = number and not kind.is_alone and not kinds[number - 1].is_alone and dice.random() < 0.7
         begins = number * share - (dice.uniform(0.1, _LONGEST_OVERLAP) * share if overlaps else 0.0)
         turns.append(Turn(kind.draw(dice), round(begins, 3), round((number + 1) * share, 3)))
     return turns

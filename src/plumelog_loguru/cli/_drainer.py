@@ -195,11 +195,14 @@ class Drainer:
                 if not recovery or not part.empty:
                     break
         finally:
-            recovery.close()
-            await self._on_disk(part.remove)  # or close it, if anything is left in it
+            await self._on_disk(partial(self._let_go, part, recovery))
             if self._order.follow and (came := self.ledger.settled.delivered - before):
                 self._tell(f"part {part.id}: {counted(came, 'record')} delivered")
             self.ledger.adopted(part.id, -self.ledger.settled.spooled_by_part.get(part.id, 0))
+
+    def _let_go(self, part: Part, recovery: Recovery) -> None:
+        recovery.close()
+        part.remove()  # or close it, if anything is left in it
 
     def _prepare(self, part: Part, recovery: Recovery) -> bool:
         """Have all of a part in its rows, and meant for our destination. Whether it can be delivered.
@@ -212,7 +215,8 @@ class Drainer:
                 if found.note is not None:
                     self.complain(found.note)
                 if found.corrupt:
-                    self.complain(f"{found.corrupt} damaged records were put into {part.path / 'quarantine'}")
+                    damaged = counted(found.corrupt, "damaged record was", "damaged records were")
+                    self.complain(f"{damaged} put into {part.path / 'quarantine'}")
                 self.ledger.adopted(part.id, found.records)
                 self.ledger.spool_lost(part.id, found.corrupt, "corrupt")
                 self.ledger.possibly_doubled += found.possibly_doubled

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from .._batch import MAX_BATCH_BYTES, AttemptedBy, Batch
@@ -73,6 +73,18 @@ class _NoAnswer(Exception):
     """Redis cannot be asked."""
 
 
+class _NotWritten(Exception):
+    """The file cannot be written, which its cause says; an `OSError` is the spool's."""
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _NotWritten from error
+
+
 class Mover:
     """Takes one part after the other, and empties it into the file, row by row."""
 
@@ -119,6 +131,8 @@ class Mover:
                     await self._empty(part)
                 finally:
                     part.remove()  # or close it, if anything is left in it
+        except _NotWritten as error:
+            raise error.__cause__ or error from None
         finally:
             await client.close()
 
@@ -146,7 +160,11 @@ class Mover:
 
     def _recover(self, part: Part) -> None:
         """Bring what its dead owner had in memory into the part's rows."""
-        recovery = Recovery(part)
+        try:
+            recovery = Recovery(part)
+        except OSError as error:
+            self._complain(f"part {part.id} cannot be read for journals ({error.strerror})")
+            return
         try:
             while recovery:
                 found = recovery.step()
@@ -183,22 +201,27 @@ class Mover:
                 self._complain(f"{error}; what is left of part {part.id} needs that version")
                 break
             except SpoolDamaged as error:
-                if salvaged or not self._go_on_with_intact(part, error):
+                if not self._go_on_with_intact(part, error, again=salvaged):
                     break
                 key, salvaged = before, True
-            except SpoolError as error:
+            except (SpoolError, OSError) as error:
                 self._complain(str(error))
                 break
         self._let_go(part)
 
-    def _go_on_with_intact(self, part: Part, damage: SpoolDamaged) -> bool:
+    def _go_on_with_intact(self, part: Part, damage: SpoolDamaged, *, again: bool) -> bool:
+        """Once: a disk that damages what was just written anew would go on so for ever."""
+        if again:
+            self._complain(str(damage))
+            return False
         self._let_go(part)
         try:
             lost = part.go_on_with_intact(str(damage))
         except (SpoolError, OSError) as error:
             self._complain(str(error))
             return False
-        self._complain(f"{damage}; what is intact is exported, and {counted(lost, 'record')} lost")
+        lost_records = counted(lost, "record is", "records are")
+        self._complain(f"{damage}; what is intact is exported, and {lost_records} lost")
         return True
 
     async def _move(self, part: Part, key: RowKey) -> None:
@@ -210,7 +233,8 @@ class Mover:
             return
         if values:
             booked.batches, booked.records = 1, len(values)
-            self._records.write(values)
+            with _told_apart():
+                self._records.write(values)
         self._written.append(key)
         self._written_bytes += batch.size_bytes
         self._booked.add(booked)
@@ -221,7 +245,8 @@ class Mover:
         """Delete from the spool what is in the file."""
         if not self._written:
             return
-        self._records.sync()
+        with _told_apart():
+            self._records.sync()
         keys, self._written, self._written_bytes = self._written, [], 0
         self.moved.add(self._booked)
         self._booked = Moved()

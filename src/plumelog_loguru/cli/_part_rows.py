@@ -25,6 +25,7 @@ from .._spool import (
     SpooledRow,
     SpoolError,
 )
+from ._command import counted
 
 Tell = Callable[[str], None]
 
@@ -125,9 +126,8 @@ class PartRows:
                 except CorruptRow:
                     part.quarantine(key)
                     self._lost(key.records)
-                    self._complain(
-                        f"a damaged batch of {key.records} records was put into {part.path / 'quarantine'}"
-                    )
+                    damaged = f"a damaged batch of {counted(key.records, 'record')}"
+                    self._complain(f"{damaged} was put into {part.path / 'quarantine'}")
         except NewerFormat as error:
             # Not passed by: a later row may be of its lane, and would make Redis take it for applied.
             self._complain(f"{error}; what is left of part {part.id} needs that version")
@@ -152,7 +152,8 @@ class PartRows:
             self._complain(str(error))
             return False
         self._lost(lost)
-        self._complain(f"{damage}; what is intact is delivered, and {lost} records are lost")
+        lost_records = counted(lost, "record is", "records are")
+        self._complain(f"{damage}; what is intact is delivered, and {lost_records} lost")
         return True
 
     def _try(self, write: Callable[[], None], otherwise: str, cure: str = "") -> None:
