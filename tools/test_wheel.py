@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 AT_ONCE = 2  # the tests mostly wait: for servers, clocks and processes that are killed
+# What tests the tools and not the library: on the oldest Python and the newest, not on those between.
+OF_THE_TOOLS = ("tests/bench", "tests/chaos", "tests/lab")
 
 
 def run(*command: str | Path) -> None:
@@ -82,9 +84,9 @@ def prepare(version: str, interpreter: Path, wheel: Path) -> Path:
     return python
 
 
-def test(version: str, python: Path, arguments: list[str]) -> tuple[int, str]:
+def test(version: str, interpreter: Path, wheel: Path, arguments: list[str]) -> tuple[int, str]:
     """Run the tests, each line under the name of its Python; gives pytest's exit code and its last line."""
-    last = ""
+    python, last = prepare(version, interpreter, wheel), ""
     # A folder for each: pytest narrows the rights of the one that all its runs share whenever one begins.
     with (
         TemporaryDirectory(prefix="plumelog-", ignore_cleanup_errors=True) as folder,
@@ -113,9 +115,15 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"no Python with venv and pip was found among {', '.join(versions)}")
     os.environ.pop("PYTHONPATH", None)  # it could show the sources to the tests
     wheel = build_wheel(environment(*next(iter(found.items()))))
-    pythons = {version: prepare(version, interpreter, wheel) for version, interpreter in found.items()}
+    without = [f"--ignore={folder}" for folder in OF_THE_TOOLS]
+    ends = {next(iter(found)), list(found)[-1]}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {version: pool.submit(test, version, python, arguments) for version, python in pythons.items()}
+        runs = {
+            version: pool.submit(
+                test, version, path, wheel, arguments if version in ends else without + arguments
+            )
+            for version, path in found.items()
+        }
     ended = {version: one.result() for version, one in runs.items()}
     print()
     for version, (_, last) in ended.items():

@@ -14,6 +14,8 @@ from .orders import Orders
 from .program import Program
 from .world import enter
 
+ALL_BEHAVIOURS = {**BEHAVIOURS, **CHILDREN_BEHAVIOURS, **PROCESS_BEHAVIOURS}
+
 
 def main() -> None:
     """Do as ordered."""
@@ -21,7 +23,7 @@ def main() -> None:
     if "point" in orders.options:  # before there is a sink
         die_at(orders.options["point"], orders.options["passes"], Path(orders.folder) / f"{orders.tag}.died")
     enter(orders)
-    {**BEHAVIOURS, **CHILDREN_BEHAVIOURS, **PROCESS_BEHAVIOURS}[orders.behaviour](Program(orders))
+    ALL_BEHAVIOURS[orders.behaviour](Program(orders))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from chaos.stage import Stage, command
 from lab.servers import ReplyError, ServerError
 
 _MANY_BYTES = 20_000
+_VERY_MANY_BYTES = 100_000
 _PATIENCE_SECONDS = 0.25
 _numbers = itertools.count()
 
@@ -106,8 +107,8 @@ def _is_sliced(stage: Stage) -> bool:
 def _request_is_sliced(stage: Stage) -> bool:
     """A large request takes its time: each of its pieces is paused for."""
     small = ask(stage, "PING", lines=2, seconds=2.0)
-    large = ask(stage, "APPEND", _new_key(), "x" * _MANY_BYTES, lines=2, seconds=2.0)
-    return large.text.endswith(b":%d\r\n" % _MANY_BYTES) and large.seconds > small.seconds + 0.005
+    large = ask(stage, "APPEND", _new_key(), "x" * _VERY_MANY_BYTES, lines=2, seconds=2.0)
+    return large.text.endswith(b":%d\r\n" % _VERY_MANY_BYTES) and large.seconds > small.seconds + 0.05
 
 
 def _is_narrow(stage: Stage) -> bool:
@@ -144,5 +145,7 @@ DONE_UNHEARD = Sight("a probe's command was carried out, and its sender heard no
 REQUEST_CUT = Sight("a small request passes, a large one is cut off and not carried out", _large_is_cut)
 REPLY_CUT = Sight("a probe's reply breaks off in the middle", _reply_is_cut)
 SLICED = Sight("a probe's reply comes in ten pieces and more", _is_sliced)
-REQUEST_SLICED = Sight("twenty kilobytes take their time, with a pause after each piece", _request_is_sliced)
+REQUEST_SLICED = Sight(
+    "a hundred kilobytes take their time, with a pause after each piece", _request_is_sliced
+)
 NARROW = Sight("twenty kilobytes take much longer than four bytes", _is_narrow)

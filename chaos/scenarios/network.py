@@ -58,7 +58,7 @@ SCENARIOS = [
         "network/requests-sliced",
         "Requests that arrive in small pieces are carried out once, in order.",
         Toxic(
-            "slicer", "upstream", REQUEST_SLICED, {"average_size": 200, "size_variation": 100, "delay": 50}
+            "slicer", "upstream", REQUEST_SLICED, {"average_size": 1000, "size_variation": 500, "delay": 1000}
         ),
         felt="nothing",
         in_order=True,

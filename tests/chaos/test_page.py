@@ -55,7 +55,7 @@ def rows(*made: sample_run.Json) -> list[Row]:
 def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     """Without a file of the run there is no page, and the error says which one."""
     (sample_run.write_run(tmp_path) / missing).unlink()
-    with pytest.raises(ReportError, match=rf"{missing} is not there; `python -m chaos run` writes it"):
+    with pytest.raises(ReportError, match=rf"{missing} is not there; `make chaos` writes it"):
         write_page(tmp_path)
     assert not (tmp_path / "index.html").exists()
 

@@ -8,8 +8,7 @@ from typing import get_args
 import pytest
 
 from chaos import requirements
-from chaos.application.behaviours import BEHAVIOURS
-from chaos.application.behaviours_process import PROCESS_BEHAVIOURS
+from chaos.application.__main__ import ALL_BEHAVIOURS
 from chaos.contents import CONTENTS
 from chaos.scenario import Felt, Group, Scenario
 from chaos.scenarios import ALL, scenarios_for
@@ -36,7 +35,7 @@ def test_what_it_names_exists(scenario: Scenario) -> None:
     assert scenario.promise.endswith(".")
     assert scenario.felt in get_args(Felt)
     assert scenario.content in CONTENTS
-    assert scenario.orders.get("behaviour", "steady") in {**BEHAVIOURS, **PROCESS_BEHAVIOURS}
+    assert scenario.orders.get("behaviour", "steady") in ALL_BEHAVIOURS
     assert requirements.are_known(scenario.needs)
 
 

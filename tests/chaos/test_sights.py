@@ -18,7 +18,7 @@ _SEEN_BY = {
     "request cut": (sights.REQUEST_CUT, "limit_data", "upstream", {"bytes": 2000}),
     "reply cut": (sights.REPLY_CUT, "limit_data", "downstream", {"bytes": 7}),
     "sliced": (sights.SLICED, "slicer", "downstream", {"average_size": 20, "delay": 100}),
-    "requests sliced": (sights.REQUEST_SLICED, "slicer", "upstream", {"average_size": 100, "delay": 500}),
+    "requests sliced": (sights.REQUEST_SLICED, "slicer", "upstream", {"average_size": 1000, "delay": 1000}),
     "narrow": (sights.NARROW, "bandwidth", "upstream", {"rate": 40}),
 }
 
