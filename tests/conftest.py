@@ -53,6 +53,7 @@ def own_server() -> Iterator[RedisServer]:
     """A server of the test's own, to stop, kill and freeze; what it acknowledged survives its death."""
     with RedisServer(appendonly="always") as server:
         yield server
+        server.kill()  # nobody wants its data: it need not end in good order
 
 
 @pytest.fixture

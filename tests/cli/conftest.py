@@ -22,6 +22,8 @@ from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import Part
 from plumelog_loguru.cli import main
 
+from .warm import warm_python
+
 KEY = "cli_list"
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
@@ -41,6 +43,7 @@ class Run:
 
 
 Fill = Callable[..., list[str]]
+RunCode = Callable[..., "subprocess.CompletedProcess[str]"]
 Replay = Callable[..., Run]
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -120,6 +123,13 @@ def replay(capsys: pytest.CaptureFixture[str]) -> Replay:
         return Run(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_code() -> Iterator[RunCode]:
+    """Runs a program with words of its own, as ``python -c`` would; it has its imports behind it already."""
+    with warm_python() as warm:
+        yield warm.run
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import DeadLetter, DeadLetters, Part
 
-from .conftest import KEY, Replay, assert_schema
+from .conftest import KEY, Replay, RunCode, assert_schema
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such rights on Windows")
 
@@ -262,7 +262,7 @@ def test_drop_needs_a_name_or_a_yes(letters: DeadLetters, leave: Leave, replay: 
 
 
 def test_a_retry_that_is_killed_at_any_step_loses_and_doubles_nothing(
-    server: RedisServer, letters: DeadLetters, leave: Leave, replay: Replay
+    server: RedisServer, letters: DeadLetters, leave: Leave, replay: Replay, run_code: RunCode
 ) -> None:
     """Killed before or after an attempt or a removal, the next retry ends what it began."""
     left = leave(4)
@@ -291,8 +291,7 @@ sys.exit(main())
 """
     killed = 0
     for steps in (1, 2, 3, 5):
-        words = ("dead-letters", "retry", "--all", str(steps))
-        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+        ended = run_code(code, "dead-letters", "retry", "--all", str(steps))
         killed += ended.returncode == -signal.SIGKILL
     assert killed == 4
     assert replay("dead-letters", "retry", "--all").code == 0

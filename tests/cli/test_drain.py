@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -30,7 +31,8 @@ from plumelog_loguru._spool import DeadLetters, NewerFormat, Part, SpoolDirector
 from plumelog_loguru.cli import _drain
 from tests.scale import ROUNDS, scaled
 
-from .conftest import KEY, Fill, Replay, Run, Start, batch_of
+from .conftest import KEY, Fill, Replay, Run, RunCode, Start, batch_of
+from .damage import RECORDS, flip_in, left_by_a_killed_process
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="no locks, and no such signals, on Windows")
 pytestmark = unix
@@ -345,7 +347,7 @@ def test_a_value_too_large_for_the_server_becomes_a_dead_letter(
 
 
 def test_a_drain_that_is_killed_in_the_middle_of_a_batch(
-    narrow_server: RedisServer, spool_dir: Path, too_large: TooLarge, replay: Replay
+    narrow_server: RedisServer, spool_dir: Path, too_large: TooLarge, replay: Replay, run_code: RunCode
 ) -> None:
     """Killed after any step of dividing it, it leaves what the next divides in the same way."""
     ids, large = too_large()
@@ -367,7 +369,7 @@ sys.exit(main())
     killed = 0
     for steps in range(3, 60, 3):
         words = ("drain", "--retry-count", "0", str(steps))
-        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+        ended = run_code(code, *words)
         killed += ended.returncode == -signal.SIGKILL
         if ended.returncode >= 0:
             break
@@ -707,6 +709,51 @@ def test_a_second_interrupt_does_not_wait(
         proxy.heal()
         assert _ended(start()).code == 0
     assert check(ids, read_list(own_server, KEY)).exactly_once
+
+
+def test_a_journal_is_let_go_of_by_who_reads_it(
+    destination: Destination, spool_dir: Path, run_code: RunCode
+) -> None:
+    """Interrupted twice while what was in a dead process's memory is brought in: that is not torn apart."""
+    left_by_a_killed_process(spool_dir, destination)
+    code = """
+import os, signal, sys, threading
+from plumelog_loguru._spool import Part, Recovery
+from plumelog_loguru.cli import main
+from plumelog_loguru.cli._drainer import Drainer
+append, close, on_disk = Part.append, Recovery.close, Drainer._on_disk
+inside, cancelled = [], threading.Event()
+def appending(self, batch, *, inherited=False):
+    append(self, batch, inherited=inherited)
+    if not cancelled.is_set():
+        inside.append(self)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert cancelled.wait(20)
+        inside.clear()
+def closing(self):
+    print("torn apart" if inside else "closed", file=sys.stderr)
+    close(self)
+async def watched(self, work):
+    if inside:
+        cancelled.set()
+    return await on_disk(self, work)
+Part.append, Recovery.close, Drainer._on_disk = appending, closing, watched
+sys.exit(main())
+"""
+    ended = run_code(code, "--json")
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.count("closed\n") == 1 and "torn apart" not in ended.stderr
+    assert json.loads(ended.stdout)["remaining"] == RECORDS
+
+
+def test_one_damaged_record_is_one(
+    server: RedisServer, destination: Destination, spool_dir: Path, replay: Replay
+) -> None:
+    """What is said of a single record is said in the singular."""
+    part, _ = left_by_a_killed_process(spool_dir, destination)
+    flip_in(part / "journal-1", b"journal-2")
+    assert "1 damaged record was put into" in replay("drain").err
 
 
 def _others_may_read(file: str) -> bool:

@@ -19,7 +19,7 @@ from plumelog_loguru._spool import Part, SpoolDirectory
 from plumelog_loguru._spool._facts import read_destination
 from tests.scale import scaled
 
-from .conftest import KEY, Fill, Replay
+from .conftest import KEY, Fill, Replay, RunCode
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no locks on Windows")
 
@@ -169,12 +169,6 @@ sys.exit(main())
 """
 
 
-def _killed_at(step: int, *words: str) -> bool:
-    done = subprocess.run([sys.executable, "-c", _KILLED, *words, str(step)], capture_output=True, timeout=30)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("goes_on", ["here", "there"])
 def test_killed_anywhere_it_can_be_repeated_or_left(
     goes_on: str,
@@ -184,6 +178,7 @@ def test_killed_anywhere_it_can_be_repeated_or_left(
     spool_dir: Path,
     fill: Fill,
     replay: Replay,
+    run_code: RunCode,
 ) -> None:
     """Each record is in one of the lists, once, whoever goes on; and the doubt is counted where it ends."""
     step, killed = 0, True
@@ -191,7 +186,9 @@ def test_killed_anywhere_it_can_be_repeated_or_left(
         step += scaled(2, 1)
         server.cli("DEL", KEY, old.list_key)
         ids = fill(old, attempted_by="script")
-        killed = _killed_at(step, "drain", "--from", str(old))
+        done = run_code(_KILLED, "drain", "--from", str(old), str(step))
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        killed = done.returncode == -signal.SIGKILL
         meant_for = [read_destination(path) for path in spool_dir.iterdir()]
         assert meant_for in ([old], [destination]) if killed else not meant_for
         words = ["--from", str(old)]

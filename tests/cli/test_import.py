@@ -24,7 +24,7 @@ from plumelog_loguru._settings import PlumelogSettings
 from plumelog_loguru._spool import Part, SpoolDirectory
 from plumelog_loguru.cli._wire import fault_of
 
-from .conftest import KEY, Replay, Start, assert_schema
+from .conftest import KEY, Replay, RunCode, Start, assert_schema
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks on Windows")
 
@@ -285,7 +285,9 @@ def test_killed_half_way_nothing_is_visible(
 
 
 @pytest.mark.parametrize("step", range(1, 12, 2))
-def test_a_living_sink_does_not_see_half_of_it(spool_dir: Path, tmp_path: Path, step: int) -> None:
+def test_a_living_sink_does_not_see_half_of_it(
+    spool_dir: Path, tmp_path: Path, step: int, run_code: RunCode
+) -> None:
     """Killed before any of the last steps, there is no part; after the renaming there is all of it."""
     code = """
 import os, signal, sys
@@ -303,8 +305,7 @@ for name in ("rename", "fsync", "mkdir", "chown", "chmod"):
     setattr(os, name, killing(getattr(os, name)))
 sys.exit(main())
 """
-    words = ("import", _file(tmp_path, line_of()), str(step))
-    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+    ended = run_code(code, "import", _file(tmp_path, line_of()), str(step))
     assert ended.returncode in (0, -signal.SIGKILL)
     directory = _directory(spool_dir)
     directory.clear_leftovers()

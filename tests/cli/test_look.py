@@ -19,7 +19,7 @@ from plumelog_loguru._destination import Destination
 from plumelog_loguru._journal import Journal
 from plumelog_loguru._spool import Part, SpoolDirectory
 
-from .conftest import KEY, Fill, Replay, Start, assert_schema, batch_of
+from .conftest import KEY, Fill, Replay, RunCode, Start, assert_schema, batch_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks on Windows")
 
@@ -141,7 +141,14 @@ def test_a_missing_directory_is_wrong_usage(words: tuple[str, ...], tmp_path: Pa
 @pytest.mark.needs_root
 @pytest.mark.parametrize("words", [["list"], ["show", "a.1"], ["export"], ["status"]])
 @pytest.mark.parametrize("what", ["directory", "part"])
-def test_who_has_no_rights_is_told(words: list[str], what: str, filled: Part, spool_dir: Path) -> None:
+def test_who_has_no_rights_is_told(
+    words: list[str],
+    what: str,
+    filled: Part,
+    spool_dir: Path,
+    run_code: RunCode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A directory that may not be read is wrong usage; a part in it is a fault. The cure is named."""
     for path in [spool_dir, *spool_dir.parents]:
         if path.stat().st_uid == 0 and path.is_relative_to(Path("/tmp")) and path != Path("/tmp"):
@@ -150,10 +157,8 @@ def test_who_has_no_rights_is_told(words: list[str], what: str, filled: Part, sp
     code = (
         "import os, sys; from plumelog_loguru.cli import main; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
     )
-    environ = {**os.environ, "PLUMELOG_REDIS_HOST": "localhost"}
-    run = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environ, timeout=30
-    )
+    monkeypatch.setenv("PLUMELOG_REDIS_HOST", "localhost")
+    run = run_code(code, *words)
     assert run.returncode == (2 if what == "directory" else 1), run
     assert "run the command as the user whose application writes there" in run.stderr
     assert "Traceback" not in run.stderr

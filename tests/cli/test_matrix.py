@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from lab.servers import RedisServer
 from plumelog_loguru import DurableRedisSink
 from plumelog_loguru._destination import Destination
 
-from .conftest import KEY, Fill, Replay, Run
+from .conftest import KEY, Fill, Replay, Run, RunCode
 from .damage import left_by_an_ended_process
 
 NOWHERE = "redis://127.0.0.1:1"
@@ -98,24 +96,28 @@ def place(
         spool_dir.chmod(0o700)
 
 
-def run_as_nobody(*words: str) -> Run:
+@pytest.fixture
+def run_as_nobody(run_code: RunCode) -> Callable[..., Run]:
+    """Runs the command as a user without rights."""
     code = (
         "import os, sys; from plumelog_loguru.cli import main; "
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=50, check=False
-    )
-    return Run(done.returncode, done.stdout, done.stderr)
+
+    def run(*words: str) -> Run:
+        done = run_code(code, *words)
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.mark.timeout(180)
 def test_every_command_on_every_directory(
-    place: str, spool_dir: Path, tmp_path: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
+    place: str, spool_dir: Path, tmp_path: Path, replay: Replay, run_as_nobody: Callable[..., Run]
 ) -> None:
     """No traceback, sentences that name the program, and the exit code that the table says."""
     Path("records.jsonl").write_bytes(RECORD)
-    run = replay
+    run: Callable[..., Run] = replay
     if place == "forbidden" and not os.geteuid():
         run = run_as_nobody
         for path in (tmp_path, *tmp_path.parents[:-2]):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,10 +17,10 @@ from lab.servers import HOST, RedisServer
 from plumelog_loguru._batch import AttemptedBy, Batch, BatchId, new_lane_id
 from plumelog_loguru._clock import SYSTEM_CLOCK
 from plumelog_loguru._destination import Destination
-from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, SpoolFull
+from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, SpoolDamaged, SpoolFull
 
 from ..scale import scaled
-from .conftest import KEY, Fill, Replay, assert_schema
+from .conftest import KEY, Fill, Replay, RunCode, assert_schema
 from .test_drain import _files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks on Windows")
@@ -292,7 +293,7 @@ sys.exit(main())
 
 @pytest.mark.timeout(600)
 def test_killed_anywhere_nothing_is_lost(
-    server: RedisServer, spool_dir: Path, tmp_path: Path, replay: Replay
+    server: RedisServer, spool_dir: Path, tmp_path: Path, replay: Replay, run_code: RunCode
 ) -> None:
     """Killed at any call, then moved or drained: each record is in a file or in Redis, few in both."""
     code = """
@@ -349,7 +350,7 @@ sys.exit(main())
             if dice.random() < 0.2:
                 replay("drain", "--json", "--limit", "1")
             words = ("export", "--move", "--output", str(output), str(dice.randrange(1, 15)), "1")
-            ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, timeout=30)
+            ended = run_code(code, *words)
             lines = output.read_bytes().split(b"\n") if output.exists() else [b""]
             if ended.returncode == 0:
                 moved += [content_of(decode_value(line)) for line in lines[:-1]]
@@ -369,3 +370,56 @@ sys.exit(main())
         server.cli("DEL", KEY)
         assert [path for path in spool_dir.iterdir() if path.name.startswith("part-")] == []
     assert killed > 3
+
+
+def test_a_disk_that_damages_what_was_mended_is_told(
+    server: RedisServer,
+    output: Path,
+    replay: Replay,
+    fill: Fill,
+    destination: Destination,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part is mended once; that it is damaged again ends it, and is said too."""
+    fill(destination)
+
+    def damaged(*_: object) -> NoReturn:
+        raise SpoolDamaged("a bit is wrong")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Part, "read", damaged)
+        run = replay("export", "--move", "--output", str(output))
+    assert run.code == 1
+    assert "a bit is wrong; what is intact is exported, and 0 records are lost\n" in run.err
+    assert "a bit is wrong\n" in run.err
+
+
+@pytest.mark.parametrize("call", ["read", "journals"])
+def test_what_the_spool_does_not_give_is_not_the_file_s_fault(
+    server: RedisServer,
+    output: Path,
+    replay: Replay,
+    fill: Fill,
+    destination: Destination,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    """An error of the disk that the spool lies on is told of the spool, and the other parts are moved."""
+    ids, refused = [*fill(destination), *fill(destination)], list[Part]()
+    real = getattr(Part, call)
+
+    def refusing(part: Part, *words: object) -> object:
+        if part in refused or not refused:
+            refused.append(part)
+            raise OSError(5, "Input/output error")
+        return real(part, *words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Part, call, refusing)
+        run = replay("export", "--move", "--output", str(output))
+    assert run.code == 1
+    assert "Input/output error" in run.err and str(output) not in run.err
+    moved = _names(output)
+    assert len(moved) == (6 if call == "read" else 12)
+    assert replay("drain").code == 0
+    assert check([name for name in ids if name not in moved], read_list(server, KEY)).exactly_once

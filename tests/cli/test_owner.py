@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from plumelog_loguru._destination import Destination
 
-from .conftest import Fill, Run
+from .conftest import Fill, Run, RunCode
 from .test_drain import _files
 
 pytestmark = pytest.mark.needs_root
+
+RunAsRoot = Callable[..., Run]
 
 APPLICATION, GROUP = 65_534, 65_533
 DESTINATION = Destination("localhost:6379", 0, "cli_list", "left")
@@ -72,56 +72,55 @@ def _give(spool_dir: Path, *, group: int = GROUP) -> None:
         os.chown(path, APPLICATION, group)
 
 
-def _run(code: str, *words: str) -> Run:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nsys.exit(main(sys.argv[1:]))", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout, done.stderr)
+@pytest.fixture
+def run(run_code: RunCode) -> RunAsRoot:
+    """Runs the command as root, with what it finds changed by some code."""
+
+    def run(code: str, *words: str) -> Run:
+        done = run_code(f"{code}\nsys.exit(main(sys.argv[1:]))", *words)
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
-def test_root_has_the_rights_of_the_owner_and_no_others(spool_dir: Path) -> None:
+def test_root_has_the_rights_of_the_owner_and_no_others(spool_dir: Path, run: RunAsRoot) -> None:
     """The owner's user and group, and none of the groups that root has."""
     _give(spool_dir)
-    run = _run(f"{AS_ROOT}{SHOWING_WHO}os.setgroups([0, 4])", "import", "-")
-    assert (run.code, run.err) == (0, f"{APPLICATION} {GROUP} [{GROUP}]\n")
+    ended = run(f"{AS_ROOT}{SHOWING_WHO}os.setgroups([0, 4])", "import", "-")
+    assert (ended.code, ended.err) == (0, f"{APPLICATION} {GROUP} [{GROUP}]\n")
 
 
-def test_the_group_of_root_is_not_the_owners(spool_dir: Path) -> None:
+def test_the_group_of_root_is_not_the_owners(spool_dir: Path, run: RunAsRoot) -> None:
     """A directory that was given to a user alone still has root's group, in which that user is not."""
     _give(spool_dir, group=0)
-    run = _run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-")
-    assert (run.code, run.err) == (0, f"{APPLICATION} {APPLICATION} [{APPLICATION}]\n")
+    ended = run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-")
+    assert (ended.code, ended.err) == (0, f"{APPLICATION} {APPLICATION} [{APPLICATION}]\n")
 
 
-def test_whoever_owns_what_lies_in_it(spool_dir: Path) -> None:
+def test_whoever_owns_what_lies_in_it(spool_dir: Path, run: RunAsRoot) -> None:
     """It is the directory's owner that counts: he could have put anybody's link or file there."""
     (spool_dir / "of-root").touch()
     os.chown(spool_dir, APPLICATION, GROUP)
-    run = _run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-")
-    assert run.err == f"{APPLICATION} {GROUP} [{GROUP}]\n"
+    ended = run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-")
+    assert ended.err == f"{APPLICATION} {GROUP} [{GROUP}]\n"
 
 
-def test_a_link_to_the_directory(spool_dir: Path, reachable: Path) -> None:
+def test_a_link_to_the_directory(spool_dir: Path, reachable: Path, run: RunAsRoot) -> None:
     """It may be root's, and lead to another's directory; or another's, and lead to root's: never root."""
     (reachable / "mine").symlink_to(spool_dir)
     (reachable / "roots").mkdir()
     (reachable / "his").symlink_to(reachable / "roots")
     os.chown(spool_dir, APPLICATION, GROUP)
     os.chown(reachable / "his", APPLICATION, GROUP, follow_symlinks=False)
-    run = _run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-", "--spool-dir", str(reachable / "mine"))
-    assert run.err == f"{APPLICATION} {GROUP} [{GROUP}]\n"
-    run = _run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-", "--spool-dir", str(reachable / "his"))
-    assert run.code == 2 and "may not read and write the directory" in run.err
+    ended = run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-", "--spool-dir", str(reachable / "mine"))
+    assert ended.err == f"{APPLICATION} {GROUP} [{GROUP}]\n"
+    ended = run(f"{AS_ROOT}{SHOWING_WHO}", "import", "-", "--spool-dir", str(reachable / "his"))
+    assert ended.code == 2 and "may not read and write the directory" in ended.err
 
 
 @pytest.mark.parametrize("command", CHANGING)
 def test_refused_where_the_owner_cannot_work(
-    command: str, spool_dir: Path, fill: Fill, reachable: Path
+    command: str, spool_dir: Path, fill: Fill, reachable: Path, run: RunAsRoot
 ) -> None:
     """One sentence with the cure, nothing changed, no file left: the owner's own directory, or one above."""
     fill(DESTINATION)
@@ -130,9 +129,9 @@ def test_refused_where_the_owner_cannot_work(
     for closed, mode in ((spool_dir, 0o300), (reachable, 0o700)):
         was = closed.stat().st_mode
         closed.chmod(mode)
-        run = _run(AS_ROOT, *CHANGING[command])
+        ended = run(AS_ROOT, *CHANGING[command])
         closed.chmod(was)
-        assert (run.code, run.out, run.err) == (
+        assert (ended.code, ended.out, ended.err) == (
             2,
             "",
             f"plumelog-replay: the spool directory {spool_dir} belongs to user {APPLICATION}, as whom this "
@@ -144,37 +143,39 @@ def test_refused_where_the_owner_cannot_work(
         assert not Path("moved").exists()
 
 
-def test_refused_where_the_owner_cannot_read_the_code(spool_dir: Path, fill: Fill, tmp_path: Path) -> None:
+def test_refused_where_the_owner_cannot_read_the_code(
+    spool_dir: Path, fill: Fill, tmp_path: Path, run: RunAsRoot
+) -> None:
     """What Python would import late could not be read any more."""
     fill(DESTINATION)
     _give(spool_dir)
     secret = tmp_path / "code.py"
     secret.touch(0o600)
-    run = _run(f"{AS_ROOT}_owner._files_of_code = lambda: [{str(secret)!r}]", "drain")
-    assert run.code == 2 and f"(that user may not read {secret})" in run.err
+    ended = run(f"{AS_ROOT}_owner._files_of_code = lambda: [{str(secret)!r}]", "drain")
+    assert ended.code == 2 and f"(that user may not read {secret})" in ended.err
 
 
-def test_refused_where_nobody_can_become_the_owner(spool_dir: Path) -> None:
+def test_refused_where_nobody_can_become_the_owner(spool_dir: Path, run: RunAsRoot) -> None:
     """As in a container that must not change its user: it is not done as root then."""
     _give(spool_dir)
     forbid = "def no(*_): raise PermissionError(1, 'Operation not permitted')\nos.{} = no"
     for call in ("setgroups", "setegid", "seteuid"):
-        run = _run(AS_ROOT + forbid.format(call), "purge", "--yes")
-        assert run.code == 2 and "(Operation not permitted)" in run.err, call
+        ended = run(AS_ROOT + forbid.format(call), "purge", "--yes")
+        assert ended.code == 2 and "(Operation not permitted)" in ended.err, call
 
 
-def test_reading_needs_no_owner(spool_dir: Path, fill: Fill) -> None:
+def test_reading_needs_no_owner(spool_dir: Path, fill: Fill, run: RunAsRoot) -> None:
     """Root looks at a spool where its owner cannot come."""
     fill(DESTINATION)
     _give(spool_dir)
     spool_dir.chmod(0)
     for words in (["list"], ["verify"], ["export"], ["dead-letters"], ["purge"], ["drain", "--dry-run"]):
-        run = _run(AS_ROOT, *words)
-        assert "belongs to user" not in run.err, words
+        ended = run(AS_ROOT, *words)
+        assert "belongs to user" not in ended.err, words
         assert spool_dir.stat().st_uid == APPLICATION
 
 
-def test_what_root_s_group_may_delete_stays(spool_dir: Path, reachable: Path) -> None:
+def test_what_root_s_group_may_delete_stays(spool_dir: Path, reachable: Path, run: RunAsRoot) -> None:
     """Where the owner leads a command elsewhere it can do what he can, and no more."""
     treasure = reachable / "roots" / "treasure"
     treasure.mkdir(parents=True)
@@ -187,6 +188,6 @@ from plumelog_loguru._spool import SpoolDirectory
 SpoolDirectory.clear_leftovers = lambda self: shutil.rmtree({str(treasure)!r})
 os.setgroups([0])
 """
-    run = _run(AS_ROOT + led, "import", "-")
-    assert run.code == 1 and "it broke off by PermissionError" in run.err
+    ended = run(AS_ROOT + led, "import", "-")
+    assert ended.code == 1 and "it broke off by PermissionError" in ended.err
     assert treasure.exists()

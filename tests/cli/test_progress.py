@@ -67,9 +67,9 @@ def _read(fd: int) -> bytes:
 
 @pytest.fixture
 def slow(server: RedisServer, destination: Destination, fill: Fill) -> tuple[str, ...]:
-    """A spool that takes more than two seconds with these flags."""
+    """A spool that takes more than a second with these flags."""
     fill(destination, batches=25, records=20)
-    return ("--rate", "200")
+    return ("--rate", "350")
 
 
 def test_a_bar_is_drawn_where_rich_is(slow: tuple[str, ...], on_terminal: OnTerminal) -> None:
@@ -106,10 +106,10 @@ def test_lines_are_told_where_rich_is_not(slow: tuple[str, ...], on_terminal: On
 
 def test_nothing_is_shown_where_nobody_watches(slow: tuple[str, ...]) -> None:
     """Without a terminal standard error stays empty."""
-    words = [sys.executable, "-m", "plumelog_loguru.cli", "drain", "--limit", "300", *slow]
+    words = [sys.executable, "-m", "plumelog_loguru.cli", "drain", "--limit", "480", *slow]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [done.stderr.strip()] and "200 records remain in" in done.stderr
+    assert done.stderr.splitlines() == [done.stderr.strip()] and "20 records remain in" in done.stderr
 
 
 def test_a_line_comes_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

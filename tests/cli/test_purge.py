@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import DeadLetter, DeadLetters, Part, SpoolDirectory
 from plumelog_loguru._spool._lock import PartLock
 
-from .conftest import KEY, Fill, Replay, assert_schema, batch_of
+from .conftest import KEY, Fill, Replay, RunCode, assert_schema, batch_of
 from .test_drain import _files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks on Windows")
@@ -170,7 +169,12 @@ def test_empty_missing_and_unreadable_directories(
 
 @pytest.mark.parametrize("steps", range(1, 10, 2))
 def test_a_purge_that_is_killed_leaves_no_half_of_a_part(
-    destination: Destination, spool_dir: Path, fill: Fill, replay: Replay, steps: int
+    destination: Destination,
+    spool_dir: Path,
+    fill: Fill,
+    replay: Replay,
+    run_code: RunCode,
+    steps: int,
 ) -> None:
     """The part is there whole, or is none: what is left of it is removed by the next command."""
     fill(destination)
@@ -191,7 +195,7 @@ for name in ("rename", "unlink", "rmdir"):
     setattr(os, name, killing(getattr(os, name)))
 sys.exit(main())
 """
-    ended = subprocess.run([sys.executable, "-c", code, "purge", "--yes", str(steps)], timeout=30)
+    ended = run_code(code, "purge", "--yes", str(steps))
     assert ended.returncode in (0, -signal.SIGKILL)
     assert (steps > 1) or ended.returncode
     parts = SpoolDirectory(spool_dir, destination).survey()

@@ -18,7 +18,7 @@ from plumelog_loguru._destination import Destination
 from plumelog_loguru._spool import Part
 from tests.scale import scaled
 
-from .conftest import KEY, Replay, Run, assert_schema
+from .conftest import KEY, Replay, Run, RunCode, assert_schema
 from .damage import (
     DAMAGES,
     RECORDS,
@@ -292,19 +292,23 @@ raise SystemExit(main(["repair", "--apply", "--spool-dir", sys.argv[2]]))
 
 @pytest.mark.timeout(900)
 def test_killed_anywhere_and_run_again(
-    server: RedisServer, destination: Destination, tmp_path: Path, spool_dir: Path, replay: Replay
+    server: RedisServer,
+    destination: Destination,
+    tmp_path: Path,
+    spool_dir: Path,
+    replay: Replay,
+    run_code: RunCode,
 ) -> None:
     """Whatever it had done by then, the next run ends it, and every intact record comes, once."""
     (tmp_path / "image").mkdir()
     part, values = left_by_a_killed_process(tmp_path / "image", destination)
     damage, most_lost = DAMAGES["all at once"]
     damage(part)
-    killed, code, said = 0, 9, b""
+    killed, code, said = 0, 9, ""
     for calls in range(1, 2000, scaled(37, 4)):
         shutil.rmtree(spool_dir, ignore_errors=True)
         shutil.copytree(tmp_path / "image", spool_dir)
-        command = [sys.executable, "-c", KILLED, str(calls), str(spool_dir)]
-        process = subprocess.run(command, capture_output=True, check=False)
+        process = run_code(KILLED, str(calls), str(spool_dir))
         code, said = process.returncode, process.stdout + process.stderr
         if code != 9:
             break

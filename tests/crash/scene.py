@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
+from lab.calls import CallBook
 from lab.oracle import check, read_list
 from lab.proxy import FaultProxy, HeldRequests
 from lab.servers import HOST, RedisServer
-from lab.calls import CallBook
 from tests.crash.victim import Orders
 from tests.scale import ALL_ROUNDS, ROUNDS
 

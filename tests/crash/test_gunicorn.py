@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.servers import HOST, free_port
 from lab.calls import CallBook
+from lab.servers import HOST, free_port
 from tests.crash.conftest import MakeScene
 from tests.crash.scene import Scene, draw_seeds, takes_long, wait_until
 from tests.scale import scaled

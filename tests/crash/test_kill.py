@@ -30,7 +30,7 @@ def test_the_judge_sees_a_loss(make_scene: MakeScene) -> None:
 def test_a_process_killed_at_a_random_moment_loses_nothing(make_scene: MakeScene) -> None:
     """Whatever Redis does, and though those that adopt the part are killed too: all owed is there, once."""
     runs = owed = kills = 0
-    for seed in draw_seeds(scaled(8, 200)):
+    for seed in draw_seeds(scaled(5, 200)):
         with make_scene(seed) as scene:
             runs += 1
             kills += _kill_some(scene)

@@ -36,7 +36,7 @@ def test_a_process_killed_at_any_write_into_the_ring_loses_nothing(make_scene: M
         points = [(number, half_way) for number in range(1, int(said) + 1) for half_way in (False, True)]
         assert len(points) > 180
     killed = 0
-    tried = scene.dice.sample(points, scaled(6, len(points)))
+    tried = scene.dice.sample(points, scaled(4, len(points)))
     for number, half_way in tried:
         print(f"write {number}{', half-way' if half_way else ''}")
         with make_scene(seed) as scene:

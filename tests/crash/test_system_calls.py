@@ -121,7 +121,7 @@ def test_a_process_killed_at_any_system_call_on_the_spool_loses_nothing(
         scene.settle()
         points = _points(tmp_path / "log")
         struck = 0
-        tried = scene.dice.sample(points, scaled(3, len(points)))
+        tried = scene.dice.sample(points, scaled(2, len(points)))
         for point in tried:
             print(point)
             struck += act(scene, (*begin_again(), *point.options)) != 0

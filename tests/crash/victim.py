@@ -25,10 +25,10 @@ from unittest.mock import patch
 
 from loguru import logger
 
+from lab.calls import CallBook
 from plumelog_loguru import DurableRedisSink
 from plumelog_loguru._journal import Journal, _file, _journal
 from plumelog_loguru._spool._keeper import KeeperState
-from lab.calls import CallBook
 
 End = Literal["wait", "close", "_exit", "abort", "SIGTERM"]
 

@@ -54,7 +54,7 @@ def test_the_consumer_takes_everything(redis_server: RedisServer) -> None:
 def test_the_whole_story_ends_well(tmp_path: Path) -> None:
     """Two outages and the end of a process, hurried: the exit code is 0, and the screen says why."""
     out = io.StringIO()
-    assert Story(Screen(out), tmp_path, None, pace=0.2).play() == 0, out.getvalue()
+    assert Story(Screen(out), tmp_path, None, pace=0.1).play() == 0, out.getvalue()
     assert "each exactly once" in out.getvalue()
     assert "process-2 found" in out.getvalue()
     assert "\x1b" not in out.getvalue()
