@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from chaos.choices import ChoiceError, Choices, read_choices
-from chaos.requirements import missing
+from chaos.requirements import have_mounts_of_our_own
 from chaos.result import Result
 from chaos.runner import Turn, run, write_report
 from chaos.scenario import Scenario
@@ -104,14 +104,6 @@ def _sum_up(results: list[Result], seconds: float) -> int:
     return 1 if count["red"] else 0
 
 
-def _have_mounts_of_our_own() -> None:
-    """Begin anew where every mount is this run's alone, and gone with it, where that is possible."""
-    if "CHAOS_MOUNTS" not in os.environ and not missing(["mount"]):
-        os.environ["CHAOS_MOUNTS"] = "ours"
-        words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
-        os.execvp(words[0], words)  # noqa: S606  # nothing of ours is open yet
-
-
 if __name__ == "__main__":
-    _have_mounts_of_our_own()
+    have_mounts_of_our_own()
     sys.exit(main())

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 
 from chaos.choices import ChoiceError, read_choices
+from chaos.requirements import have_mounts_of_our_own
 from chaos.runner import run
 from chaos.scenarios import scenarios_for
 from chaos.setting import OURS, Setting, open_setting
@@ -94,4 +95,5 @@ def of_peer(setting: Setting, name: str) -> Setting | None:
 
 
 if __name__ == "__main__":
+    have_mounts_of_our_own()
     sys.exit(main())

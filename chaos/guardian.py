@@ -26,7 +26,12 @@ done
 for group in $groups; do kill -9 -- "-$group"; done
 [ -r /proc/mounts ] && cut -d" " -f2 /proc/mounts | grep "^$1/" |
     while read -r mount; do umount -l "$mount"; done
-rm -rf "$1"
+# Whoever dies at this moment may still make something.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$1"
+    [ -e "$1" ] || exit
+    sleep 0.2
+done
 """
 
 

@@ -13,16 +13,19 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chaos.choices import ChoiceError, read_choices
+from chaos.choices import ChoiceError, Choices, read_choices
 from chaos.page import MUTANTS
+from chaos.requirements import have_mounts_of_our_own
 from chaos.result import Result
 from chaos.runner import run
+from chaos.scenario import Scenario
 from chaos.scenarios import scenarios_for
-from chaos.setting import open_setting
+from chaos.setting import Setting, open_setting
 from chaos.stage import ROOT
 
 _PACKAGE = "plumelog_loguru"
 _LIVE = "_live_delivery.py"
+_SEEDS = 5  # what strikes at a drawn moment may miss
 
 
 class MutationError(Exception):
@@ -180,29 +183,40 @@ def main() -> int:
     """Break the library in each of the ways; 0 if every one is seen. CHAOS_ONLY chooses among their names."""
     try:
         choices = read_choices()
+        chosen = choices.among(MUTATIONS)
     except ChoiceError as error:
         print(error, file=sys.stderr)
         return 2
     known = {scenario.name: scenario for scenario in scenarios_for("full", choices.seed)}
-    chosen = [mutation for mutation in MUTATIONS if choices.wants(mutation.name)]
-    seen = []
     print(f"chaos mutants: seed {choices.seed}, {len(chosen)} mutations", flush=True)
     with open_setting("mutants") as setting:
-        for mutation in chosen:
-            with tempfile.TemporaryDirectory(dir=setting.guardian.folder) as folder:
-                source = mutated(mutation, Path(folder))
-                turns = [(known[name], choices.seed) for name in mutation.scenarios]
-                results = list(run(turns, replace(setting, source=source), choices.jobs))
-            red = [result for result in results if result.verdict == "red"]
-            print(f"{'seen' if red else 'SURVIVED':<9} {mutation.name}", flush=True)
-            for result in red:
-                print(f"          {result.scenario}: {_why(result)}", flush=True)
-            seen.append({"mutation": mutation.name, "seen_by": [result.scenario for result in red]})
-    choices.report.mkdir(parents=True, exist_ok=True)
+        names = sorted({name for mutation in chosen for name in mutation.scenarios})
+        sound = list(run([(known[name], choices.seed) for name in names], setting, choices.jobs))
+        for result in (each for each in sound if each.verdict != "green"):
+            print(f"{result.scenario} is {result.verdict} without any mutation: {_why(result)}")
+            return 1
+        seen = [_look_for(mutation, known, choices, setting) for mutation in chosen]
     (choices.report / MUTANTS).write_text(json.dumps(seen, indent=1) + "\n")
     survived = sum(not row["seen_by"] for row in seen)
     print(f"chaos mutants: {len(seen) - survived} of {len(seen)} were seen")
-    return 1 if survived or not seen else 0
+    return 1 if survived else 0
+
+
+def _look_for(
+    mutation: Mutation, known: dict[str, Scenario], choices: Choices, setting: Setting
+) -> dict[str, object]:
+    """Play its scenarios, with one seed after the other, until one of them is red."""
+    red: list[Result] = []
+    with tempfile.TemporaryDirectory(dir=setting.guardian.folder) as folder:
+        broken = replace(setting, source=mutated(mutation, Path(folder)))
+        for seed in range(choices.seed, choices.seed + _SEEDS):
+            results = run([(known[name], seed) for name in mutation.scenarios], broken, choices.jobs)
+            if red := [result for result in results if result.verdict == "red"]:
+                break
+    print(f"{'seen' if red else 'SURVIVED':<9} {mutation.name}", flush=True)
+    for result in red:
+        print(f"          {result.scenario}, seed {result.seed}: {_why(result)}", flush=True)
+    return {"mutation": mutation.name, "seen_by": [result.scenario for result in red]}
 
 
 def _why(result: Result) -> str:
@@ -212,4 +226,5 @@ def _why(result: Result) -> str:
 
 
 if __name__ == "__main__":
+    have_mounts_of_our_own()
     sys.exit(main())

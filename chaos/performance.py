@@ -83,6 +83,8 @@ def _play(stage: Stage, scenario: Scenario, setting: Setting, result: Result) ->
         result.violations.append("it did not come to its end: " + traceback.format_exc(limit=-4))
         for application in stage.applications:
             application.close()
+        with contextlib.suppress(Exception):  # what is only late is not to be taken for lost
+            stage.run_replay("drain", "--json")
     stage.timeline.stop()
     pronounce(stage, scenario, setting, result)
     if result.violations:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from importlib.util import find_spec
 from lab.servers import find_servers
 
 SECOND_HOST = "127.0.0.2"
+
+_MOUNTS_ARE_OURS = "MOUNTS_ARE_OURS"
 
 
 def _can_mount() -> bool:
@@ -63,3 +66,11 @@ def missing(needs: Iterable[str]) -> list[str]:
 def are_known(needs: Iterable[str]) -> bool:
     """Whether all of these can be asked for."""
     return _CHECKS.keys() >= set(needs)
+
+
+def have_mounts_of_our_own() -> None:
+    """Begin anew where every mount is this run's alone, and gone with it, where that is possible."""
+    if os.environ.pop(_MOUNTS_ARE_OURS, None) is None and not missing(["mount"]):
+        os.environ[_MOUNTS_ARE_OURS] = "yes"
+        words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
+        os.execvp(words[0], words)  # noqa: S606  # nothing of ours is open yet

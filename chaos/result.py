@@ -36,6 +36,7 @@ class Result:
     p999_us: float = 0.0
     refused: int = 0  # calls that Loguru itself refused
     reported_lost: int = 0  # of the lost: those that the library itself said were lost
+    reported_doubled: int = 0  # of the doubled: those that plain pushes may double, and that were reported
     drained_by_command: int = 0  # records that a killed program had left, and `plumelog-replay` delivered
     proofs: list[str] = field(default_factory=list)  # what shows that the fault happened
     violations: list[str] = field(default_factory=list)  # why it is red, or was not run
@@ -45,6 +46,7 @@ class Result:
     @classmethod
     def of(cls, scenario: Scenario, seed: int, setting: Setting) -> Result:
         """The row before anything happened."""
+        profile = "full" if setting.profile == "soak" else setting.profile  # once is enough
         return cls(
             scenario=scenario.name,
             group=scenario.group,
@@ -55,5 +57,5 @@ class Result:
             proxy=setting.toxiproxy.description,
             server="",
             sink=setting.sink,
-            repeat=f"make chaos CHAOS_PROFILE={setting.profile} CHAOS_ONLY={scenario.name} CHAOS_SEED={seed}",
+            repeat=f"make chaos CHAOS_PROFILE={profile} CHAOS_ONLY={scenario.name} CHAOS_SEED={seed}",
         )

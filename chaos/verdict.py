@@ -46,6 +46,10 @@ def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result
     doubles_reported = sum(map(oracle.possibly_doubled, samples)) if scenario.doubles == "reported" else 0
     if judgement.copies > doubles_reported:
         say(f"{len(judgement.doubled)} records are doubled: {_some(judgement.doubled)}")
+    if scenario.doubles == "reported":
+        result.reported_doubled = result.duplicates
+        if not judgement.copies:
+            say("nothing was doubled, though plain pushes were repeated")
     if judgement.unknown:
         say(f"{len(judgement.unknown)} records were never logged: {_some(judgement.unknown)}")
     if judgement.changed:

@@ -86,6 +86,30 @@ class Flapping:
 
 
 @dataclass(frozen=True)
+class LostReplies:
+    """Batches are carried out and their replies swallowed, one after the other, on connections that worked."""
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Swallow what the server answers until it has taken another batch; let all pass; and again."""
+        end_at, lost = time.monotonic() + seconds, 0
+        while time.monotonic() < end_at:
+            with stage.proxy.toxic("timeout", stream="downstream", timeout=0):
+                lost += _grows(stage, seconds=1.0)
+            _grows(stage, seconds=2.0)
+        stage.saw("the server took a batch whose reply could not come through", lost)
+
+
+def _grows(stage: Stage, seconds: float) -> bool:
+    """Whether the list grows from now on, within so many seconds."""
+    before, give_up_at = stage.delivered(), time.monotonic() + seconds
+    while stage.delivered() <= before:
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@dataclass(frozen=True)
 class Late:
     """Requests are held back until their senders have given up, and then let go; again and again.
 

@@ -31,7 +31,9 @@ def _cells(row: Row) -> list[str]:
     figures = [
         f"{row.logged:,}",
         lost(row),
-        f"{row.duplicates:,}",
+        f"{row.duplicates:,}, all reported"
+        if row.duplicates and not row.doubled_unsaid
+        else f"{row.duplicates:,}",
         f"{row.faults_injected:,}",
         _recovery(row),
     ]

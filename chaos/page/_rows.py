@@ -56,6 +56,7 @@ class Row(BaseModel):
     violations: tuple[str, ...] = ()
     refused: int = 0
     reported_lost: int = 0
+    reported_doubled: int = 0
     drained_by_command: int = 0  # delivered by `plumelog-replay`, of what a killed program had left
     sink: str = ""
     repeat: str = ""
@@ -70,6 +71,11 @@ class Row(BaseModel):
     def ran(self) -> bool:
         """Whether its figures mean anything."""
         return self.verdict != "not run"
+
+    @property
+    def doubled_unsaid(self) -> int:
+        """How many records are there twice where none may be, or without a word of the library's."""
+        return max(0, self.duplicates - self.reported_doubled)
 
     @property
     def lost_unsaid(self) -> int:

@@ -22,7 +22,7 @@ class Summary:
     not_run: tuple[Row, ...]
     logged: int
     lost: int  # without the library's saying so
-    doubled: int
+    doubled: int  # where exactly once was promised
     faults: int
     seconds: float  # of all scenarios, added up; several may have run at a time
     slowest_recovery_seconds: float | None
@@ -71,7 +71,7 @@ def summarize(rows: Sequence[Row]) -> Summary:
         not_run=tuple(row for row in rows if not row.ran),
         logged=sum(row.logged for row in ran),
         lost=sum(row.lost_unsaid for row in ran),
-        doubled=sum(row.duplicates for row in ran),
+        doubled=sum(row.doubled_unsaid for row in ran),
         faults=sum(row.faults_injected for row in ran),
         seconds=sum(row.seconds for row in ran),
         slowest_recovery_seconds=max(

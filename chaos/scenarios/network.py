@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.application.world import SERVER_NAME
-from chaos.faults.network import BlackHole, Flapping, HalfOpen, Late, Refused, Toxic
+from chaos.faults.network import BlackHole, Flapping, HalfOpen, Late, LostReplies, Refused, Toxic
 from chaos.faults.sights import DONE_UNHEARD, NARROW, REPLY_CUT, REQUEST_CUT, REQUEST_SLICED, SLICED
 from chaos.faults.world import Moved, NameLost
 from chaos.scenario import Scenario
@@ -117,8 +117,9 @@ SCENARIOS = [
     Scenario(
         "network/lost-reply-plain",
         "Where pushes are plain on request, what may be doubled is counted, to the record.",
-        Toxic("timeout", "downstream", DONE_UNHEARD, {"timeout": 50}),
+        LostReplies(),
         settings={"DELIVERY": "at_least_once"},
+        felt="failed",
         doubles="reported",
     ),
     Scenario(
@@ -132,7 +133,8 @@ SCENARIOS = [
     Scenario(
         "network/lost-reply",
         "A request that was carried out, and whose reply is lost, is repeated, and doubles nothing.",
-        Toxic("timeout", "downstream", DONE_UNHEARD, {"timeout": 50}),
+        LostReplies(),
+        felt="known",
         quick=True,
     ),
     Scenario(

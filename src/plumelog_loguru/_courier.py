@@ -77,6 +77,8 @@ class Courier:
         self._report = report
         self._signal = Signal()
         self._busy = False  # an attempt is under way, or its backoff
+        self._recount_failed = False
+        self._recount_at = 0.0  # monotonic seconds, and not before
         self._fetched_at = -_FETCH_EVERY_SECONDS
         self._stuck_since: float | None = None
         dice, lane = new_dice(), LiveLane(settings.lane_ttl_seconds, clock)
@@ -192,7 +194,7 @@ class Courier:
         """Look at the state, and do the one thing that comes next."""
         self._fetch_strays()
         self._fetch_stuck()
-        if self.redis.may_have_forgotten:
+        if self._recount_is_due:
             await self._recount()
         way = self._on_the_way
         if way.head is None:
@@ -208,13 +210,22 @@ class Courier:
         else:
             await self._rest()
 
+    @property
+    def _recount_is_due(self) -> bool:
+        return self.redis.may_have_forgotten and self._clock.monotonic() >= self._recount_at
+
     async def _recount(self) -> None:
         """Redis is there again: find out what it has forgotten, before anything is added to what it has."""
         self._become_busy()
-        self.redis.may_have_forgotten = False
         failed = await self._sender.recount()
-        if failed is not None and failed.failure.kind is FailureKind.TRANSIENT:
-            self.redis.note(failed.failure)  # so it is done again when Redis is there again
+        self.redis.may_have_forgotten = False  # now, so that the next loop does it where this one is ended
+        failed_before, self._recount_failed = self._recount_failed, False
+        if failed is None or failed.failure.kind is not FailureKind.TRANSIENT:
+            return
+        self.redis.note(failed.failure)  # so it is done again when Redis is there again
+        self._recount_failed = True
+        if failed_before:  # pushes work, and this does not: it must not cost each of them
+            self._recount_at = self._clock.monotonic() + self.settings.health_check_interval_seconds
 
     def _forgotten(self, records: int, which: str) -> None:
         self._losses.lost_by_server(records, which)
@@ -455,6 +466,11 @@ class Courier:
             and self._replay.not_before <= (now := self._clock.monotonic()) < until
         ):
             await self._on_the_way.changed.wait(until - now)
+
+    async def learn_the_losses(self, until: float) -> None:
+        """Wait for what Redis says it has forgotten; ``until`` is monotonic seconds."""
+        while self._recount_is_due and self.redis.state == "up" and self._clock.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def mark_the_losses(self, until: float) -> None:
         """Wait for the last markers while Redis takes them; ``until`` is monotonic seconds."""

@@ -325,6 +325,7 @@ class Pipeline:
         keeper.stop_dropping()
         await courier.settle(watermark, push_until)
         await courier.replay_the_rest(push_until)
+        await courier.learn_the_losses(push_until)
         await courier.mark_the_losses(push_until)
         self._ending = True
         while not self._working.done():

@@ -157,7 +157,7 @@ def of_run(mark: str) -> list[str]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nobody_behind(how: signal.Signals, tmp_path: Path) -> None:
     """Server, proxy and programs end with it, however it ends, and so do their files."""
-    mark = f"CHAOS_TEST_MARK={tmp_path.name}-{how.name}"
+    mark = f"MARK_OF_TEST={tmp_path.name}-{how.name}"
     process = chaos(
         CHAOS_ONLY="network/refused",
         CHAOS_REPORT=str(tmp_path / "report"),

@@ -747,6 +747,32 @@ sys.exit(main())
     assert json.loads(ended.stdout)["remaining"] == RECORDS
 
 
+def test_a_part_that_cannot_be_read_keeps_no_other_waiting(
+    server: RedisServer,
+    destination: Destination,
+    fill: Fill,
+    replay: Replay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the disk does not say which journals a part has, that is told, and the others are delivered."""
+    ids, refused = [*fill(destination), *fill(destination)], list[Part]()
+    journals = Part.journals
+
+    def refusing(part: Part) -> list[Path]:
+        if part in refused or not refused:
+            refused.append(part)
+            raise OSError(5, "Input/output error")
+        return journals(part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Part, "journals", refusing)
+        run = replay("drain", "--json")
+    assert (run.code, *_counts(run)) == (1, 6, 0, 6, 0)
+    assert "cannot be read for journals (Input/output error)" in run.err
+    assert replay("drain").code == 0
+    assert check(ids, read_list(server, KEY)).exactly_once
+
+
 def test_one_damaged_record_is_one(
     server: RedisServer, destination: Destination, spool_dir: Path, replay: Replay
 ) -> None:

@@ -141,3 +141,17 @@ def test_what_is_remembered_is_bounded_and_then_told_at_its_most(
     assert rig.told.pop() == (4, "lane c, batches 3 to 4")  # 1 to 3 were taken together
     rig.acknowledged.found("b", 0)
     assert rig.told.pop() == (10, "lane b, batches 1 to 5")  # with all of lane a
+
+
+def test_lanes_share_what_is_remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many lanes there are, no more batches are remembered, and of the newest lane the most."""
+    monkeypatch.setattr(_acknowledged, "_BATCHES", 10)
+    for lane in "abcd":
+        for _ in range(20):
+            rig.push(1, lane)
+    assert sum(len(lane.batches) for lane in rig.acknowledged._lanes.values()) == 10
+    rig.acknowledged.found("d", 19)
+    assert rig.told.pop() == (1, "lane d, batches 20 to 20")
+    for lane in "abc":
+        rig.acknowledged.found(lane, 0)
+    assert rig.lost == 60

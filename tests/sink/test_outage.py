@@ -7,22 +7,22 @@ import shutil
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 from loguru import logger
 
-from lab.proxy import FaultProxy
+from lab.proxy import FaultProxy, HeldRequests
 from lab.servers import RedisServer
-from plumelog_loguru import DrainReport
+from plumelog_loguru import DrainReport, DurableRedisSink
 from plumelog_loguru._batch import Batch
 from plumelog_loguru._spool import Part, RowKey, SpoolDirectory, SpoolError
 from plumelog_loguru._spool._row import Row
 from tests.scale import scaled
 from tests.sink.conftest import MakeSink, balance, verdict, wait_until
 
-if TYPE_CHECKING:
-    import pytest
+_QUESTION = b"\r\nGET\r\n"  # what Redis knows of a lane
 
 
 def _url(proxy: FaultProxy) -> str:
@@ -103,6 +103,80 @@ def test_what_the_server_lost_in_an_outage_is_reported(own_server: RedisServer, 
     wait_until(lambda: sink.stats().server_lost == len(expected) - 5)
     assert is_exact()
     wait_until(lambda: sum(lost) == len(expected) - 5)
+
+
+def test_who_answers_no_question_is_not_asked_all_the_time(
+    redis_server: RedisServer, proxy: FaultProxy, make_sink: MakeSink
+) -> None:
+    """Where pushes work, and the question what Redis still has does not, it is asked now and then."""
+    sink = make_sink(_url(proxy), health_check_interval_seconds=60, retry_count=1000)
+    logger.add(sink, format="{message}")
+    logger.info("before")
+    assert sink.drain(10).complete
+    proxy.refuse()
+    proxy.reset_connections()
+    logger.info("0")
+    wait_until(lambda: sink.stats().last_error)
+    asked = proxy.reset_requests(after=_QUESTION)
+    for number in range(1, 10):
+        logger.info(str(number))
+        assert sink.drain(10).complete
+    assert asked.count == 2
+    found = verdict(redis_server, ["before", *map(str, range(10))])
+    assert found.exactly_once, found
+
+
+@pytest.fixture
+def asking(
+    own_server: RedisServer, make_sink: MakeSink
+) -> Iterator[tuple[DurableRedisSink, int, HeldRequests]]:
+    """A sink, in loguru as this number, that asks what an empty server still has; the question is held up."""
+    with FaultProxy(own_server.port) as proxy:
+        sink = make_sink(_url(proxy), retry_count=0, socket_timeout_seconds=60)
+        handler = logger.add(sink, format="{message}")
+
+        def log(message: str) -> None:
+            logger.info(message)
+            assert sink.drain(10).complete
+
+        log("forgotten")
+        own_server.kill()
+        log("forgotten, too")  # the last of its lane
+        own_server.start()
+        wait_until(lambda: not sink.stats().spooled)
+        own_server.kill()
+        log("in the next lane")
+        shutil.rmtree(own_server.directory / "appendonlydir")
+        held = proxy.hold_requests(after=_QUESTION)
+        own_server.start()
+        assert held.wait(20)
+        yield sink, handler, held
+
+
+def test_what_the_server_lost_is_told_before_the_end(
+    asking: tuple[DurableRedisSink, int, HeldRequests],
+) -> None:
+    """A sink that is closed while it asks waits for the answer."""
+    sink, _, held = asking
+    closing = threading.Thread(target=sink.close)
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive()
+    held.release()
+    closing.join()
+    assert sink.stats().server_lost == 2
+
+
+def test_what_the_server_lost_is_asked_for_by_the_next_start(
+    asking: tuple[DurableRedisSink, int, HeldRequests],
+) -> None:
+    """A sink that is stopped while it asks, and gets no answer, asks again when it is started."""
+    sink, handler, _ = asking
+    logger.remove(handler)
+    assert sink.stats().server_lost == 0
+    logger.add(sink, format="{message}")
+    logger.info("next")
+    wait_until(lambda: sink.stats().server_lost == 2)
 
 
 def test_a_lost_reply_doubles_nothing(

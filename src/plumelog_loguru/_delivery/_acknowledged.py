@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from .._batch import BatchId
 from .._clock import Clock
 
-_BATCHES = 4096  # of each lane
+_BATCHES = 4096  # of all lanes
 _LANES = 64
 
 
@@ -65,11 +65,10 @@ class Acknowledged:
         lane.used_at = self._clock.monotonic()
         if not lane.batches or lane.batches[-1][0] < batch_id.seq:
             lane.batches.append((batch_id.seq, records))
-        if len(lane.batches) > _BATCHES:
-            (_, first), (seq, second) = lane.batches.popleft(), lane.batches.popleft()
-            lane.batches.appendleft((seq, first + second))
         if len(self._lanes) > _LANES:
-            self._take_oldest_together()
+            self._take_oldest_lanes_together()
+        if sum(len(one.batches) for one in self._lanes.values()) > _BATCHES:
+            self._take_oldest_batches_together()
 
     def found(self, name: str, last: int) -> None:
         """Redis knows a lane up to this number; what it should know beyond that is lost."""
@@ -83,7 +82,12 @@ class Acknowledged:
             del self._lanes[name]
         self._forgotten(records, f"lane {name}, batches {last + 1} to {upto}")
 
-    def _take_oldest_together(self) -> None:
+    def _take_oldest_batches_together(self) -> None:
+        batches = next(lane.batches for lane in self._lanes.values() if len(lane.batches) > 1)
+        (_, first), (seq, second) = batches.popleft(), batches.popleft()
+        batches.appendleft((seq, first + second))
+
+    def _take_oldest_lanes_together(self) -> None:
         # Where the first batch of the one lane is lost, what came before it is lost as well.
         oldest, second = list(self._lanes)[:2]
         seq, records = self._lanes[second].batches.popleft()

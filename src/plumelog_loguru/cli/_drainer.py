@@ -178,6 +178,12 @@ class Drainer:
 
     async def _drain(self, part: Part, sender: Sender) -> None:
         self._waiting.pop(part.id, None)
+        try:
+            recovery = Recovery(part)
+        except OSError as error:
+            self.complain(f"part {part.id} cannot be read for journals ({error.strerror})")
+            await self._on_disk(part.close)
+            return
         lost = part.take_damaged_records()
         self.ledger.adopted(part.id, part.records + lost)
         if lost:
@@ -187,7 +193,6 @@ class Drainer:
         settled = self.ledger.settled
         self._progress(settled.delivered, settled.delivered + settled.spooled + sum(self._waiting.values()))
         before = settled.delivered
-        recovery = Recovery(part)
         try:
             # It books and tells as this thread does, which waits for it.
             while await self._on_disk(partial(self._prepare, part, recovery)):
