@@ -2,7 +2,7 @@
 #
 #     make demo                     an outage, a second process, and the count at the end
 #     make chaos                    everything is broken on purpose, and a report says what was lost
-#     make chaos CHAOS_PROFILE=full CHAOS_ONLY=network/lost-reply CHAOS_SEED=7
+#     make chaos CHAOS_PROFILE=full CHAOS_ONLY=network/lost-reply CHAOS_SEED=7   (more: docs/chaos.md)
 #     make test                     the tests, against the built wheel
 #     make test PYTEST_ARGS="-k fork -x"
 #     make test PYTHON=python3.12
@@ -27,7 +27,7 @@ help:
 	@echo "targets: demo chaos chaos-mutants chaos-compare test test-all test-long lint format bench docs build clean"
 
 # What a run of the chaos suite is asked for; empty is as it likes.
-export CHAOS_PROFILE CHAOS_SEED CHAOS_ONLY CHAOS_MINUTES CHAOS_JOBS CHAOS_REPORT
+export CHAOS_PROFILE CHAOS_SEED CHAOS_ONLY CHAOS_MINUTES CHAOS_JOBS CHAOS_PROXY CHAOS_REPORT
 
 # Touched last, so that a set-up that was interrupted is done again.
 $(READY): pyproject.toml
@@ -85,4 +85,4 @@ build: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) .test-venvs build dist .tools .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .test-venvs build dist .tools chaos/report .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ CHAOS_SEED      of everything that is drawn; each run prints its own
 CHAOS_ONLY      scenarios whose names contain this, or match it as a pattern; several with commas
 CHAOS_MINUTES   how long a soak goes on (60)
 CHAOS_JOBS      how many scenarios at a time (twice the number of processors)
+CHAOS_PROXY     stand-in: not Toxiproxy, even where that can be had
 CHAOS_REPORT    where the report is written (chaos/report)
 """
 

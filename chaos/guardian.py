@@ -23,7 +23,7 @@ while read -r sign group; do
         -) groups="${groups%% $group *} ${groups#* $group }" ;;
     esac
 done
-for group in $groups; do kill -9 -- "-$group"; done
+for group in $groups; do kill -s KILL -- "-$group"; done
 [ -r /proc/mounts ] && cut -d" " -f2 /proc/mounts | grep "^$1/" |
     while read -r mount; do umount -l "$mount"; done
 # Whoever dies at this moment may still make something.

@@ -59,3 +59,10 @@ class Result:
             sink=setting.sink,
             repeat=f"make chaos CHAOS_PROFILE={profile} CHAOS_ONLY={scenario.name} CHAOS_SEED={seed}",
         )
+
+    @classmethod
+    def not_run(cls, scenario: Scenario, seed: int, setting: Setting, why: str) -> Result:
+        """The row of a scenario that was not played."""
+        result = cls.of(scenario, seed, setting)
+        result.verdict, result.violations = "not run", [why]
+        return result

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from chaos.page import write_page
 from chaos.performance import perform
 from chaos.requirements import missing
 from chaos.result import Result
@@ -38,16 +36,8 @@ def run(turns: Iterable[Turn], setting: Setting, jobs: int) -> Iterator[Result]:
 
 def _play(scenario: Scenario, seed: int, setting: Setting) -> Result:
     if tools := missing(scenario.needs):
-        result = Result.of(scenario, seed, setting)
-        result.verdict, result.violations = "not run", [f"needs {', '.join(tools)}"]
-        return result
+        return Result.not_run(scenario, seed, setting, f"needs {', '.join(tools)}")
     return perform(scenario, seed, setting)
-
-
-def write_report(results: Sequence[Result], folder: Path) -> None:
-    """Write the results, and the page that shows them."""
-    write_results(results, folder)
-    print(f"chaos: the report is {os.path.relpath(write_page(folder))}")
 
 
 def write_results(results: Sequence[Result], folder: Path) -> None:

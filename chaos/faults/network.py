@@ -87,7 +87,7 @@ class Flapping:
 
 @dataclass(frozen=True)
 class LostReplies:
-    """Batches are carried out and their replies swallowed, one after the other, on connections that worked."""
+    """Batches are carried out and their replies swallowed, one by one, on connections that worked."""
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Swallow what the server answers until it has taken another batch; let all pass; and again."""

@@ -15,6 +15,7 @@ has a link: ``#sort=lost&dir=desc&q=kill&group=server&verdict=red&open=server/ki
 from chaos.page._docs import fill_in
 from chaos.page._markdown import markdown_table
 from chaos.page._rows import MUTANTS, Report, ReportError, Row, Timeline, read_report
+from chaos.page._summary import counted, summarize
 from chaos.page._write import write_page
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "ReportError",
     "Row",
     "Timeline",
+    "counted",
     "fill_in",
     "markdown_table",
     "read_report",
+    "summarize",
     "write_page",
 ]

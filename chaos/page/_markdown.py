@@ -31,9 +31,7 @@ def _cells(row: Row) -> list[str]:
     figures = [
         f"{row.logged:,}",
         lost(row),
-        f"{row.duplicates:,}, all reported"
-        if row.duplicates and not row.doubled_unsaid
-        else f"{row.duplicates:,}",
+        doubled(row),
         f"{row.faults_injected:,}",
         _recovery(row),
     ]
@@ -52,6 +50,12 @@ def lost(row: Row) -> str:
     if not said:
         return f"{row.lost:,}"
     return f"{row.lost:,}, all reported" if said == row.lost else f"{row.lost:,}, {said:,} reported"
+
+
+def doubled(row: Row) -> str:
+    """How many are there twice; where they may be, the library reported them."""
+    said = ", all reported" if row.duplicates and not row.doubled_unsaid else ""
+    return f"{row.duplicates:,}{said}"
 
 
 def _recovery(row: Row) -> str:

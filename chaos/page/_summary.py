@@ -43,12 +43,12 @@ class Summary:
     def scenarios(self) -> str:
         """How many held, in words."""
         ran = self.green + len(self.red)
+        left = f", {len(self.not_run):,} did not run" if self.not_run else ""
         if not ran:
-            return "No scenario ran"
+            return f"No scenario ran{left}"
         if self.red:
-            return f"{len(self.red):,} of {ran:,} scenarios failed"
-        held = f"All {ran:,} scenarios held" if ran > 1 else "The one scenario held"
-        return f"{held}, {len(self.not_run):,} did not run" if self.not_run else held
+            return f"{len(self.red):,} of {counted(ran, 'scenario')} failed{left}"
+        return (f"All {ran:,} scenarios held" if ran > 1 else "The one scenario held") + left
 
     @property
     def records(self) -> str:
@@ -60,6 +60,11 @@ class Summary:
         """How many records were lost where others lost them, and how many of those the library reported."""
         lost = sum(row.lost for row in self.lost_by_others)
         return lost, lost - sum(row.lost_unsaid for row in self.lost_by_others)
+
+
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 scenario", "2 scenarios"."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def summarize(rows: Sequence[Row]) -> Summary:

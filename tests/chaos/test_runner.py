@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from chaos.application.orders import Orders
+from chaos.choices import read_choices
 from chaos.faults.network import Refused
+from chaos.guardian import Guardian
 from chaos.performance import perform
 from chaos.result import Result
 from chaos.runner import run, write_results
@@ -131,6 +133,9 @@ def chaos(**environment: str) -> subprocess.Popen[str]:
         ({"CHAOS_SEED": "x"}, "CHAOS_SEED is 'x'"),
         ({"CHAOS_MINUTES": "-1", "CHAOS_PROFILE": "soak"}, "CHAOS_MINUTES is '-1'"),
         ({"CHAOS_JOBS": "0"}, "CHAOS_JOBS is '0'"),
+        ({"CHAOS_SEEDS": "3"}, "CHAOS_SEEDS: there is no such variable"),
+        ({"CHAOS_REPORT": "/proc/nowhere"}, "nothing can be written there"),
+        ({"TOXIPROXY_URL": "http://127.0.0.1:9", "CHAOS_ONLY": "network/refused"}, "TOXIPROXY_URL"),
     ],
 )
 def test_a_question_without_sense_is_refused(environment: dict[str, str], said: str) -> None:
@@ -162,7 +167,7 @@ def test_a_run_that_is_ended_leaves_nobody_behind(how: signal.Signals, tmp_path:
         CHAOS_ONLY="network/refused",
         CHAOS_REPORT=str(tmp_path / "report"),
         TMPDIR=str(tmp_path),
-        CHAOS_TEST_MARK=mark.partition("=")[2],
+        MARK_OF_TEST=mark.partition("=")[2],
     )
     while not list(tmp_path.glob("chaos-*/stage-*/books/*.samples")):
         assert process.poll() is None
@@ -175,3 +180,39 @@ def test_a_run_that_is_ended_leaves_nobody_behind(how: signal.Signals, tmp_path:
         time.sleep(0.05)
     if how is not signal.SIGKILL:
         assert process.returncode == 130
+
+
+def test_a_guardian_kills_whoever_is_left_though_it_stands_still(tmp_path: Path) -> None:
+    """Those whose end it was told are no longer its business; its folder goes, whatever is in it."""
+    guardian = Guardian()
+    (guardian.folder / "stage").mkdir()
+    left = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    forgotten = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    for process in (left, forgotten):
+        guardian.watch(process.pid)
+    guardian.forget(forgotten.pid)
+    left.send_signal(signal.SIGSTOP)
+    guardian.close()
+    assert left.wait(10) == -signal.SIGKILL
+    assert forgotten.poll() is None
+    forgotten.kill()
+    forgotten.wait()
+    assert not guardian.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("", ["a/b", "a/b-c", "d/e"]),
+        ("a/b", ["a/b"]),
+        ("b", ["a/b", "a/b-c"]),
+        ("a/*,e", ["a/b", "a/b-c", "d/e"]),
+    ],
+)
+def test_a_whole_name_means_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, only: str, names: list[str]
+) -> None:
+    """A part of a name, or a pattern, means all that it fits."""
+    monkeypatch.setenv("CHAOS_ONLY", only)
+    known = [scenario(Refused(), name=name) for name in ("a/b", "a/b-c", "d/e")]
+    assert [each.name for each in read_choices().among(known)] == names
