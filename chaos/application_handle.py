@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
 from chaos.application.orders import Orders
@@ -74,6 +75,11 @@ class Application:
     def thaw(self) -> None:
         """Let its time go on."""
         self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its time stands still, as the kernel says."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].startswith("T")
 
     @property
     def is_running(self) -> bool:

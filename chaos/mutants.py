@@ -88,6 +88,7 @@ MUTATIONS = [
         "            self._book(row, step)\n"
         "            self._source.acknowledge(row)\n",
         "        self._source.acknowledge(row)\n"
+        "        await asyncio.sleep(0.05)\n"
         "        step = await dissection.step(self._sender, self._source)\n"
         "        if isinstance(step, Settled):\n"
         "            self._book(row, step)\n",
@@ -196,7 +197,8 @@ def main() -> int:
             print(f"{result.scenario} is {result.verdict} without any mutation: {_why(result)}")
             return 1
         seen = [_look_for(mutation, known, choices, setting) for mutation in chosen]
-    (choices.report / MUTANTS).write_text(json.dumps(seen, indent=1) + "\n")
+    if chosen == MUTATIONS:  # a look at a few does not replace what is known of all
+        (choices.report / MUTANTS).write_text(json.dumps(seen, indent=1) + "\n")
     survived = sum(not row["seen_by"] for row in seen)
     print(f"chaos mutants: {len(seen) - survived} of {len(seen)} were seen")
     return 1 if survived else 0

@@ -21,6 +21,8 @@ from chaos.stage import Stage, wait_until
 from chaos.verdict import pronounce
 
 _WARM_RECORDS = 60
+_CLOSE_SECONDS = 5.0  # as the library has it
+_GRACE_SECONDS = 2.0  # to end, beside what closing may take
 _PEER_SECONDS = 20.0  # to deliver what it kept, once all is well again
 
 
@@ -40,7 +42,7 @@ def perform(scenario: Scenario, seed: int, setting: Setting) -> Result:
             disk=scenario.disk,
             source=setting.source,
             python=setting.python,
-            orders={"sink": setting.sink, "content": scenario.content, **scenario.orders},
+            orders={"sink": setting.sink, "content": setting.content_of(scenario), **scenario.orders},
         )
         with stage:
             _play(stage, scenario, setting, result)
@@ -119,11 +121,18 @@ def _a_fresh_record_arrives(
 
 def _end(stage: Stage, scenario: Scenario, result: Result) -> None:
     """All programs end in good order; what the killed ones left is delivered by the command."""
+    close_seconds = float(stage.settings.get("CLOSE_TIMEOUT_SECONDS", _CLOSE_SECONDS))
     for application in stage.applications:
         if application.is_running:
+            began = time.monotonic()
             code = application.stop()
+            took = time.monotonic() - began
             if code:
                 result.violations.append(f"the program {application.orders.tag} ended with {code}")
+            if took > close_seconds + _GRACE_SECONDS:
+                result.violations.append(
+                    f"the program {application.orders.tag} took {took:.1f} s to end, of {close_seconds}"
+                )
     if stage.spool_parts():
         if scenario.loss == "reported":
             _repair(stage, result)

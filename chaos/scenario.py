@@ -46,6 +46,7 @@ class Scenario:
     disk: str = ""  # options of a tmpfs of its own, on which the spool directory lies
     starts_program: bool = True  # False: the fault starts its programs itself
     loss: Literal["none", "reported"] = "none"  # "reported": what is lost, the library says to the record
+    must_lose: bool = False  # where nothing is lost, the fault did not happen
     doubles: Literal["none", "reported"] = (
         "none"  # "reported": at most as many as the library says are possible
     )

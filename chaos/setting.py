@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chaos.choices import STRETCH
 from chaos.guardian import Guardian
+from chaos.scenario import Scenario
 from chaos.toxiproxy import Toxiproxy, start_toxiproxy
 
 OURS = "plumelog-loguru"
@@ -27,6 +28,11 @@ class Setting:
     settings: Mapping[str, str] = field(default_factory=dict)  # of that sink, beside the scenario's
     python: Path | None = None  # the interpreter of that sink's environment
     keep: Path | None = None  # keep the folders of red scenarios here
+
+    def content_of(self, scenario: Scenario) -> str:
+        """What its programs log; of another sink, which may not send each field, the message counts."""
+        is_bare = self.sink != OURS and scenario.content == "plain"
+        return "message only" if is_bare else scenario.content
 
 
 @contextmanager

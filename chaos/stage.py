@@ -97,7 +97,6 @@ class Stage:
         self.server = RedisServer(folder / "server", **{"password": self.secret, **(server or {})})
         self.servers = [self.server]  # a scenario may add one; what is in any of their lists is delivered
         self.applications: list[Application] = []
-        self.proofs: list[str] = []
         self.faults_injected = 0
         self.betrayed_in: list[Path] = []  # files in which the password stood at some moment
         self.seen_by_thread: Counter[int] = Counter()  # for who has several faults strike
@@ -112,6 +111,7 @@ class Stage:
         self._python = python
         self._tags = itertools.count()
         self._closing = contextlib.ExitStack()
+        self._sights: Counter[str] = Counter()  # what shows a fault, or a part of one, and how often it did
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -141,12 +141,26 @@ class Stage:
     # ---------------------------------------------------------------- what faults say
 
     def saw(self, what: str, times: int = 1) -> None:
-        """Write down what shows that the fault happened, and how often that was seen."""
-        if times > 0:
-            with self._lock:
-                self.faults_injected += times
-                self.seen_by_thread[threading.get_ident()] += times
-                self.proofs.append(what if times == 1 else f"{what} ({times} times)")
+        """Write down what shows that the fault happened, and how often that was seen.
+
+        What was never seen, however often it was looked for, makes the scenario fail.
+        """
+        times = max(times, 0)
+        with self._lock:
+            self.faults_injected += times
+            self.seen_by_thread[threading.get_ident()] += times
+            self._sights[what] += times
+
+    @property
+    def proofs(self) -> list[str]:
+        """What shows that the fault happened."""
+        sights = self._sights.items()
+        return [what if times == 1 else f"{what} ({times} times)" for what, times in sights if times]
+
+    @property
+    def unseen(self) -> list[str]:
+        """What should have shown that a part of the fault happened, and never did."""
+        return [what for what, times in self._sights.items() if not times]
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ class Timeline:
         """Watch this stage, once entered."""
         self._stage = stage
         self._began = time.monotonic()
+        self.began_at = time.time()  # by the wall clock
         self._points: list[tuple[float, int, int | None, int | None, int | None]] = []
         self._faults: list[tuple[float, float]] = []
         self._books: dict[str, tuple[Orders, CallBook]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable
 
 from chaos import oracle
@@ -14,11 +16,14 @@ from chaos.setting import OURS, Setting
 from chaos.stage import KEY, Stage
 from lab.servers import RedisServer, ServerError
 
+_RATE_SLACK = 1.3  # the list is looked at ten times a second, and rows go as a whole
+
 
 def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result) -> None:
     """Fill in what came of it, and every promise that was broken."""
     values = [value for server in stage.servers for value in _values_of(server)]
-    judgement = oracle.judge(stage.books(), values, scenario.content)
+    within = _logged_within(stage, scenario) if setting.sink == OURS else None
+    judgement = oracle.judge(stage.books(), values, setting.content_of(scenario), within)
     samples = [application.samples() for application in stage.applications]
     result.logged, result.delivered = judgement.owed, judgement.delivered
     result.lost, result.duplicates = len(judgement.lost), len(judgement.doubled)
@@ -35,6 +40,8 @@ def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result
         return
     if not stage.faults_injected:
         say("nothing shows that the fault happened")
+    for what in stage.unseen:
+        say(f"a part of the fault never showed: {what}")
     if scenario.felt != "nothing" and not _was_felt(stage, scenario):
         say(f"the programs never showed that they felt it: {scenario.felt}")
     if judgement.owed == 0:
@@ -43,6 +50,13 @@ def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result
         say(f"{len(judgement.lost)} records are lost: {_some(judgement.lost)}")
     if scenario.loss == "reported" and len(judgement.lost) != result.reported_lost:
         say(f"{len(judgement.lost)} records are lost, and {result.reported_lost} are reported as lost")
+    ended_well = all(
+        application.process.returncode == 0 or oracle.reported_lost(said) == 0
+        for application, said in zip(stage.applications, samples, strict=True)
+    )
+    result.violations.extend(oracle.false_words(judgement, samples, ended_well=ended_well))
+    if scenario.must_lose and not judgement.lost:
+        say("nothing is lost, so nothing shows that the fault took effect")
     doubles_reported = sum(map(oracle.possibly_doubled, samples)) if scenario.doubles == "reported" else 0
     if judgement.copies > doubles_reported:
         say(f"{len(judgement.doubled)} records are doubled: {_some(judgement.doubled)}")
@@ -62,12 +76,22 @@ def pronounce(stage: Stage, scenario: Scenario, setting: Setting, result: Result
         say(f"{judgement.out_of_order} records overtook earlier ones of their thread")
     if scenario.p999_ms is not None and result.p999_us > scenario.p999_ms * 1000:
         say(f"one call in a thousand took {result.p999_us / 1000:.0f} ms or more")
+    rate = float(scenario.settings.get("REPLAY_RATE", "inf"))
+    if (replayed := oracle.replayed_per_second(stage.timeline.as_dict())) > rate * _RATE_SLACK:
+        say(f"{replayed:.0f} records a second were replayed, of {rate:.0f}")
     for bounds in map(oracle.broken_bounds, samples):
         result.violations.extend(bounds)
     for path in sorted({*stage.betrayed_in, *stage.find_secrets()}):
         say(f"the password stands in {path.relative_to(stage.folder)}")
     if any(stage.secret.encode() in value for value in values):
         say("the password stands in the list")
+
+
+def _logged_within(stage: Stage, scenario: Scenario) -> tuple[float, float]:
+    """When the programs lived, in epoch milliseconds, as far as their clocks are right."""
+    if "clock" in scenario.orders.get("options", {}).get("world", ()):
+        return -math.inf, math.inf
+    return stage.timeline.began_at * 1000 - 1, time.time() * 1000 + 1
 
 
 def _judge_peer(judgement: oracle.Judgement, say: Callable[[str], object]) -> None:

@@ -6,13 +6,14 @@ gunicorn --config chaos/application/shop.py [--preload --env PRELOAD=1] chaos.ap
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from loguru import logger
 
 from chaos.application.sinks import SINKS
-from chaos.contents import signed
+from chaos.contents import CONTENTS
 
 # gunicorn's own names, read from this file as its configuration
 workers = 2
@@ -36,7 +37,8 @@ def post_fork(arbiter: object, worker: object) -> None:
 def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
     """Log what the request asks for, and answer once that call has returned."""
     if record_id := environ["QUERY_STRING"]:
-        logger.info(signed(record_id, environ["PATH_INFO"]))
+        call = CONTENTS["plain"].make(record_id, random.Random())
+        logger.bind(**call.extras).info(call.message)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"logged"]
 

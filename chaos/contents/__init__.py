@@ -8,9 +8,26 @@ from ._errors import ERRORS
 from ._names import NAMES
 from ._objects import OBJECTS
 from ._plain import PLAIN
-from ._record import Call, Content, Record, id_of, problem_of_signed, signed
+from ._record import (
+    Call,
+    Content,
+    Record,
+    id_of,
+    problem_of_signed,
+    problem_of_standard_fields,
+    signed,
+)
 from ._texts import TEXTS
 
 CONTENTS: dict[str, Content] = {**PLAIN, **TEXTS, **OBJECTS, **NAMES, **ERRORS}
 
-__all__ = ["CONTENTS", "Call", "Content", "Record", "id_of", "problem_of_signed", "signed"]
+__all__ = [
+    "CONTENTS",
+    "Call",
+    "Content",
+    "Record",
+    "id_of",
+    "problem_of_signed",
+    "problem_of_standard_fields",
+    "signed",
+]

@@ -21,6 +21,7 @@ from chaos.application_handle import Application
 from chaos.stage import KEY, Stage, StageError, wait_until
 
 _BLOCK = bytes(1 << 16)
+_NEXT_WRITE_SECONDS = 5.0  # a program that has found its disk bad does not try it all the time
 _WRITES = "pwrite64,fsync,fdatasync"  # of the program's, these are the spool's alone
 
 
@@ -271,6 +272,10 @@ class SystemCalls:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Treat them so for so long."""
         words = ("-e", f"trace={self.calls}", "-e", f"inject={self.calls}:{self.injection}")
+
+        def seen() -> int:
+            return log.read_text().count(f"({self.seen})")
+
         with contextlib.ExitStack() as disk:
             with stage.proxy.down():
                 wait_for_rows(stage.application)
@@ -279,11 +284,13 @@ class SystemCalls:
                 if not self.longer:
                     disk.close()
             if self.longer:
-                fresh = stage.application.mark().encode()
+                before, fresh = seen(), stage.application.mark().encode()
                 wait_until(
                     lambda: any(fresh in value for value in stage.server.values(KEY)), "a record arrives"
                 )
-        stage.saw(f"strace: {self.injection}", log.read_text().count(f"({self.seen})"))
+                any(seen() > before for _ in stage.ticks(_NEXT_WRITE_SECONDS))
+                stage.saw(f"strace, with Redis back: {self.injection}", seen() - before)
+        stage.saw(f"strace: {self.injection}", seen())
 
 
 @contextlib.contextmanager

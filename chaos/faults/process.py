@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from chaos.application_handle import Application
-from chaos.faults.weather import WEATHERS, drawn
+from chaos.faults.weather import drawn, show, weather
 from chaos.stage import Stage, StageError, wait_until
 
 _PATIENCE_SECONDS = 60.0  # for what a program does for certain, on however busy a machine
@@ -62,14 +62,14 @@ class Ended:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Some rounds; then a last program, which lives."""
         behaviour, end = _ENDS[self.how]
-        for _ in rounds(seconds):
-            with contextlib.ExitStack() as weather:
+        for number in rounds(seconds):
+            with contextlib.ExitStack() as weathers:
                 if stage.dice.random() < 0.3:  # it starts in bad weather, and else meets it later
-                    weather.enter_context(drawn(stage))
+                    weathers.enter_context(drawn(stage))
                 victims = [
                     stage.start_application(stage.orders(behaviour=behaviour)) for _ in range(self.programs)
                 ]
-                weather.enter_context(drawn(stage))
+                weathers.enter_context(drawn(stage, bad=number == 0))
                 for victim in victims:
                     calls = let_log(stage, victim)
                     what = end(victim)
@@ -132,7 +132,7 @@ class KilledAt:
 
     points: tuple[str, ...]
     passes: tuple[int, int]  # at one of these passings, both included
-    weather: str = "fair"  # a name in `WEATHERS`, or "away, then back"
+    weather: str = "fair"  # as `weather` has it, or "away, then back"
     as_heirs: bool = False  # each finds what a killed one has left
 
     def strike(self, stage: Stage, seconds: float) -> None:
@@ -157,10 +157,10 @@ class KilledAt:
     @contextlib.contextmanager
     def _weather(self, stage: Stage, victim: Application) -> Iterator[None]:
         if self.weather != "away, then back":
-            with WEATHERS[self.weather](stage):
+            with weather(stage, self.weather):
                 yield
             return
-        with stage.proxy.down():
+        with weather(stage, "away"):
             wait_until(
                 lambda: victim.spooled() > 200 or not victim.is_running, "much is spooled", _PATIENCE_SECONDS
             )
@@ -203,6 +203,7 @@ class KilledInReplay:
             if _undelivered(stage) < 2 * _SOME:
                 _leave_much(stage)
             with stage.proxy.toxic("latency", stream="upstream", latency=60):
+                show(stage, ("slow", "no answer"), "the network is slow", timeout=0.2)
                 self._kill_one(stage)
         stage.start_application()
 
@@ -211,7 +212,7 @@ class KilledInReplay:
         kill = self._start(stage)
         wait_until(lambda: stage.delivered() >= before + _SOME, "the replay begins", _PATIENCE_SECONDS)
         # At any moment of it; every other time while what is on its way can no longer arrive.
-        with stage.proxy.down() if stage.dice.random() < 0.5 else contextlib.nullcontext():
+        with weather(stage, "away" if stage.dice.random() < 0.5 else "fair"):
             time.sleep(stage.dice.uniform(0.0, 0.1))
             kill()
         time.sleep(0.3)  # Toxiproxy can hang when a toxic is removed while its connections are being closed
@@ -239,8 +240,8 @@ class Replaced:
 
     def strike(self, stage: Stage, seconds: float) -> None:
         """Once a second; each successor finds what was left under its own process id."""
-        for _ in rounds(seconds):
-            with drawn(stage):
+        for number in rounds(seconds):
+            with drawn(stage, bad=number == 0):
                 program = stage.start_application(stage.orders(behaviour="exiting"))
                 let_log(stage, program)
                 started = _start_time(program.process.pid)
@@ -269,7 +270,7 @@ class OverAtOnce:
     def strike(self, stage: Stage, seconds: float) -> None:
         """Half of them while Redis is away."""
         for number in rounds(2 * seconds, least=4):
-            with stage.proxy.down() if number % 2 else contextlib.nullcontext():
+            with weather(stage, "away" if number % 2 else "fair"):
                 scripts = [
                     stage.start_application(stage.orders(behaviour="at once", threads=0), wait=False)
                     for _ in range(2)

@@ -8,7 +8,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from chaos.scenario import Fault
+from chaos import oracle
+from chaos.scenario import Fault, Felt
 from chaos.stage import Stage, StageError
 
 
@@ -82,6 +83,26 @@ class Begun:
         if not logged:
             raise StageError("none of them was logged")
         stage.saw("records of the kind were logged", logged)
+
+
+@dataclass(frozen=True)
+class UntilFelt:
+    """A fault that programs feel only by chance goes on until the first one did, or for some more seconds."""
+
+    fault: Fault
+    felt: Felt
+    more_seconds: float = 5.0
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Be in force for so long, and then again and again."""
+        began = time.monotonic()
+        self.fault.strike(stage, seconds)
+        give_up_at = time.monotonic() + self.more_seconds
+        while not self._is_felt(stage, began) and time.monotonic() < give_up_at:
+            self.fault.strike(stage, 0.5)
+
+    def _is_felt(self, stage: Stage, began: float) -> bool:
+        return self.felt in oracle.felt(stage.application.samples(), began, time.monotonic())
 
 
 def _logged(stage: Stage) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from chaos.stage import Stage, StageError, wait_until
 
 # The newest frame of a journal is left alone: damaged, it looks like that of a call which never returned.
 _FRAME = b"\0PLJ"
+_RECORD_ID = re.compile(rb"p\d+-\d+-\d+ ")  # as a record's message begins
 
 # The program as a user whom rights bind: root, without root's power to ignore them.
 BOUND_BY_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -24,7 +27,8 @@ BOUND_BY_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 class Damage:
     """A program is killed with records in its spool, and bits of its files flip.
 
-    Its successor goes on with them; without one it is up to `plumelog-replay`.
+    Its successor goes on with them; without one it is up to `plumelog-replay`. The first bit is one of a
+    record, where the files hold any: that record is lost for certain.
     """
 
     files: str  # a pattern, below the folder of the part
@@ -49,18 +53,46 @@ class Damage:
                 list(stage.ticks(seconds))
 
     def flip(self, stage: Stage) -> int:
-        """Flip bits in what was written of these files; gives how many."""
+        """Flip bits in what was written of these files; gives how many are found to have flipped there."""
         found = [path for part in stage.spool_parts() for path in part.glob(self.files) if path.is_file()]
         paths = [path for path in found if not path.name.endswith("-shm") and path.read_bytes().strip(b"\0")]
-        for _ in range(self.flips if paths else 0):
-            path = stage.dice.choice(paths)
-            content = bytearray(path.read_bytes())
-            upto = content.rfind(_FRAME) if path.name.startswith("journal-") else len(content)
-            while not content[place := stage.dice.randrange(upto)]:
-                pass  # nothing was written there
-            content[place] ^= 1 << stage.dice.randrange(8)
-            path.write_bytes(content)
-        return self.flips if paths else 0
+        before = {path: path.read_bytes() for path in paths}
+        if paths:
+            # What a journal holds may be in rows already.
+            holding = [path for path in paths if self.in_journal or not path.name.startswith("journal-")]
+            flipped = self._flip_in_a_record(stage, holding)
+            for _ in range(self.flips - flipped):
+                path = stage.dice.choice(paths)
+                content = path.read_bytes()
+                upto = self._end_of_old(path, content)
+                while not content[place := stage.dice.randrange(upto)]:
+                    pass  # nothing was written there
+                _flip(stage, path, place)
+        differing = (
+            one ^ other for path in paths for one, other in zip(before[path], path.read_bytes(), strict=True)
+        )
+        return sum(map(int.bit_count, differing))
+
+    def _flip_in_a_record(self, stage: Stage, paths: list[Path]) -> bool:
+        places = [
+            (path, match.start())
+            for path in paths
+            for content in [path.read_bytes()]
+            for match in _RECORD_ID.finditer(content, 0, self._end_of_old(path, content))
+        ]
+        if places:
+            _flip(stage, *stage.dice.choice(places))
+        return bool(places)
+
+    @staticmethod
+    def _end_of_old(path: Path, content: bytes) -> int:
+        return content.rfind(_FRAME) if path.name.startswith("journal-") else len(content)
+
+
+def _flip(stage: Stage, path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << stage.dice.randrange(8)
+    path.write_bytes(content)
 
 
 @dataclass(frozen=True)
@@ -184,8 +216,8 @@ class OwnerFrozen:
             if code := other.stop():
                 raise StageError(f"the other one ended with {code}")
             drained = stage.run_replay("drain", "--json")
-            state = Path(f"/proc/{owner.process.pid}/stat").read_text().rpartition(") ")[2][0]
-            stage.saw("the owner is stopped, and its part is open nowhere else", state == "T" and not touched)
+            alone = owner.is_frozen and not touched
+            stage.saw("the owner is stopped, and its part is open nowhere else", alone)
             if drained.returncode:
                 raise StageError(f"plumelog-replay drain: exit {drained.returncode}")
         finally:
@@ -211,8 +243,13 @@ class OverQuota:
         """Be away for so long."""
         with stage.proxy.down():
             list(stage.ticks(seconds))
-            databases = [path for part in stage.spool_parts() for path in part.glob("spool/cache.db*")]
-            taken = sum(path.stat().st_size for path in databases)
-            stage.saw(
-                f"the database takes {taken} bytes of {self.limit_bytes}", taken > self.limit_bytes // 2
-            )
+            taken = sum(map(_bytes_of_rows, stage.spool_parts()))
+            least, most = self.limit_bytes * 3 // 4, self.limit_bytes * 5 // 4  # a batch is far smaller
+            stage.saw("the rows take all that they may, and no more", least < taken < most)
+
+
+def _bytes_of_rows(part: Path) -> int:
+    """What the rows of a part hold, read as SQLite reads it, while the program writes."""
+    with contextlib.closing(sqlite3.connect(f"file:{part}/spool/cache.db?mode=ro", uri=True)) as database:
+        (held,) = database.execute("SELECT sum(length(value)) FROM Cache").fetchone()
+    return held or 0

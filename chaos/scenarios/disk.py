@@ -11,6 +11,7 @@ from chaos.faults.disk import (
     ReadOnly,
     SystemCalls,
 )
+from chaos.faults.network import Refused
 from chaos.faults.spool_files import (
     Damage,
     NoRights,
@@ -239,6 +240,7 @@ SCENARIOS = [
         starts_program=False,
         felt="died",
         loss="reported",
+        must_lose=True,
         p999_ms=None,
     ),
     Scenario(
@@ -249,6 +251,7 @@ SCENARIOS = [
         starts_program=False,
         felt="died",
         loss="reported",
+        must_lose=True,
         p999_ms=None,
     ),
     Scenario(
@@ -259,6 +262,7 @@ SCENARIOS = [
         starts_program=False,
         felt="died",
         loss="reported",
+        must_lose=True,
         p999_ms=None,
         quick=True,
     ),
@@ -289,6 +293,7 @@ SCENARIOS = [
         starts_program=False,
         felt="died",
         loss="reported",
+        must_lose=True,
         p999_ms=None,
     ),
     Scenario(
@@ -299,6 +304,7 @@ SCENARIOS = [
         starts_program=False,
         felt="died",
         loss="reported",
+        must_lose=True,
         p999_ms=None,
     ),
     Scenario(
@@ -307,6 +313,14 @@ SCENARIOS = [
         TornLog(),
         felt="died",
         settings=_SMALL,
+    ),
+    Scenario(
+        "disk/replayed-at-a-rate",
+        "What waits on the disk is delivered no faster than was asked for, beside what is logged meanwhile.",
+        Refused(),
+        felt="spooled",
+        settings={**_SMALL, "REPLAY_RATE": "300"},
+        recovery_seconds=20.0,
     ),
     Scenario(
         "disk/quota-drop-oldest",
@@ -320,6 +334,7 @@ SCENARIOS = [
             "SPOOL_FULL_POLICY": "drop_oldest",
         },
         loss="reported",
+        must_lose=True,
     ),
     Scenario(
         "disk/quota-drop-newest",
@@ -333,6 +348,7 @@ SCENARIOS = [
             "SPOOL_FULL_POLICY": "drop_newest",
         },
         loss="reported",
+        must_lose=True,
     ),
     Scenario(
         "disk/quota-drop-lowest-level",
@@ -346,6 +362,7 @@ SCENARIOS = [
             "SPOOL_FULL_POLICY": "drop_lowest_level",
         },
         loss="reported",
+        must_lose=True,
     ),
     Scenario(
         "disk/quota-block",
@@ -359,8 +376,10 @@ SCENARIOS = [
             "SPOOL_FULL_POLICY": "block",
             "BLOCK_TIMEOUT_SECONDS": "0.2",
             "QUEUE_MAX_SIZE": "200",
+            "JOURNAL_MAX_BYTES": str(1 << 20),  # of which a quarter may wait for room
         },
         loss="reported",
+        must_lose=True,
         p999_ms=400,
     ),
 ]

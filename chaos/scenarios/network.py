@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chaos.application.world import SERVER_NAME
 from chaos.faults.network import BlackHole, Flapping, HalfOpen, Late, LostReplies, Refused, Toxic
+from chaos.faults.several import UntilFelt
 from chaos.faults.sights import DONE_UNHEARD, NARROW, REPLY_CUT, REQUEST_CUT, REQUEST_SLICED, SLICED
 from chaos.faults.world import Moved, NameLost
 from chaos.scenario import Scenario
@@ -128,6 +129,7 @@ SCENARIOS = [
         BlackHole(),
         settings={"QUEUE_MAX_SIZE": "150", "BATCH_INTERVAL_SECONDS": "5", "BATCH_SIZE": "1000"},
         orders={"records_per_second": 600.0},
+        recovery_seconds=30.0,
     ),
     # Cut in the middle.
     Scenario(
@@ -152,7 +154,7 @@ SCENARIOS = [
     Scenario(
         "network/connections-cut-early",
         "Where a connection carries a record or two and is then cut, no record is blamed for it.",
-        Toxic("limit_data", "upstream", REQUEST_CUT, {"bytes": 1500}),
+        UntilFelt(Toxic("limit_data", "upstream", REQUEST_CUT, {"bytes": 1500}), "failed"),
         settings={"RETRY_COUNT": "0", "BATCH_SIZE": "20", "BATCH_INTERVAL_SECONDS": "0.2"},
         orders={"threads": 2, "records_per_second": 120.0},
         felt="failed",

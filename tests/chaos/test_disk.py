@@ -91,6 +91,23 @@ def test_as_many_bits_flip_as_are_said_to(tmp_path: Path, flips: int) -> None:
     assert Damage("no-such-*", flips).flip(stage) == 0
 
 
+def test_the_first_bit_flips_in_a_record_and_what_is_not_written_has_not_flipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in a record is lost for certain; and the files are read again."""
+    part = tmp_path / "part-1"
+    (part / "spool").mkdir(parents=True)
+    file = part / "spool" / "cache.db"
+    sound = b"\xff" * 5000 + b"p0-1-23 " + b"\xff" * 5000
+    file.write_bytes(sound)
+    stage = stage_in(tmp_path, spool_parts=lambda: [part])
+    assert Damage("spool/cache.db*").flip(stage) == 1
+    assert file.read_bytes()[5000] != ord("p")
+    file.write_bytes(sound)
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: len(content))
+    assert Damage("spool/cache.db*", flips=8).flip(stage) == 0
+
+
 def test_who_holds_a_part_is_seen_from_outside(tmp_path: Path) -> None:
     """By its open files."""
     (tmp_path / "part-7").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def book(tmp_path: Path) -> CallBook:
 
 def value(record_id: str, payload: str = "x", **fields: object) -> bytes:
     """What lies in the list."""
-    return json.dumps({"content": signed(record_id, payload), "threadName": "t", **fields}).encode()
+    standard = {"threadName": "t", "order": 7}
+    return json.dumps({"content": signed(record_id, payload, 7, "t"), **standard, **fields}).encode()
 
 
 def judge(book: CallBook, *values: bytes) -> oracle.Judgement:
@@ -59,11 +61,61 @@ def test_each_harm_is_seen(book: CallBook) -> None:
     assert "not an object" in judge(book, b"[]").changed[0]
 
 
+def test_fields_that_must_agree_do(book: CallBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two records of a producer have a number in common, and all are of one host."""
+    monkeypatch.setattr(oracle, "problem_of_standard_fields", lambda *_: None)
+
+    def changed(**fields: object) -> tuple[str, ...]:
+        first = value("p0-0-0", producer="me", seq=1, serverName="here")
+        given: dict[str, Any] = {"producer": "me", "seq": 2, "serverName": "here", **fields}
+        second = value("p0-0-1", **given)
+        return oracle.judge([book], [first, first, second], "plain", (0, 1)).changed
+
+    assert changed() == changed(producer="you", seq=1) == ()
+    assert changed(seq=1) == ("p0-0-1 has the number of p0-0-0",)
+    assert changed(serverName="there") == ("they come from ['here', 'there']",)
+
+
 def test_a_loss_that_the_stream_speaks_of_is_no_record_from_nowhere(book: CallBook) -> None:
-    """It is counted for what it says."""
-    marker = {"content": "7 records lost, queue_full, from 2026-01-01 to 2026-01-02", "threadName": "t"}
-    found = judge(book, json.dumps(marker).encode(), value("p0-0-0"), value("p0-0-1"))
-    assert (found.marked_lost, found.unknown) == (7, ())
+    """It is counted for what it says; whatever only looks like one is."""
+    found = judge(book, marker(7), value("p0-0-0"), value("p0-0-1"))
+    assert (found.marked, found.marked_lost, found.unknown) == ({"queue_full": 7}, 7, ())
+    for change in ({"className": "shop"}, {"lostRecords": "8"}, {"lostReason": "expired"}):
+        assert judge(book, marker(7, **change), value("p0-0-0")).unknown == ("7",)
+    assert judge(book, marker(7), marker(7, seq=2)).copies == 0
+    assert judge(book, marker(7), marker(7)).copies == 1
+
+
+def marker(records: int, **changes: object) -> bytes:
+    """A record that says what is lost."""
+    content = f"{records} records lost, queue_full, from 2026-01-01 to 2026-01-02"
+    said = {"className": "plumelog_loguru", "lostReason": "queue_full", "lostRecords": str(records)}
+    return json.dumps({"content": content, "producer": "me", "seq": 1, **said, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("marked", "dropped", "complaint"),
+    [
+        (1, {"queue_full": 1}, None),
+        (0, {"closed": 1}, None),
+        (3, {"queue_full": 1}, "the stream says that 3 records are lost, and 2 are"),
+        (3, {"queue_full": 3}, "3 records are said to be dropped, and 2 are lost"),
+        (0, {"queue_full": 1}, "dropped is {'queue_full': 1}, and the stream says {}"),
+        (1, {"queue_full": 2}, "dropped is {'queue_full': 2}, and the stream says {'queue_full': 1}"),
+    ],
+)
+def test_what_is_said_of_losses_is_held_against_them(
+    book: CallBook, marked: int, dropped: dict[str, int], complaint: str | None
+) -> None:
+    """One record is lost, and one that was cut short may be."""
+    found = judge(book, value("p0-0-0"), *([marker(marked)] if marked else []))
+    shown = [sample(), sample(dropped=dropped)]
+    words = oracle.false_words(found, [shown], ended_well=True)
+    assert words == [] if complaint is None else complaint in words
+    if marked < 2 > sum(dropped.values()):
+        assert oracle.false_words(found, [shown], ended_well=False) == []
+        forgetful = sample(dropped=dropped, server_lost=1)
+        assert oracle.false_words(found, [[forgetful]], ended_well=True) == []
 
 
 def sample(at: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -109,6 +161,25 @@ def test_what_is_reported_lost_is_what_was_said_last() -> None:
     assert oracle.reported_lost([]) == oracle.reported_lost([{"at": 1.0}]) == 0
 
 
+def test_how_fast_a_backlog_was_replayed_is_measured_once_all_is_well() -> None:
+    """In the list itself, beside what is logged meanwhile; without what waits in memory."""
+    steps = range(30)
+    timeline = {
+        "faults": [(0.0, 0.5)],
+        "seconds": [0.1 * step for step in steps],
+        "logged": [5000 + 60 * step for step in steps],
+        "delivered": [90 * step if step != 20 else None for step in steps],
+        "spooled": [1 if step < 25 else 0 for step in steps],
+        "in_memory": [7 for _ in steps],
+    }
+    assert oracle.replayed_per_second(timeline) == pytest.approx(300)
+    assert oracle.replayed_per_second({**timeline, "faults": [(0.0, 9.0)]}) == 0.0
+    at_once = [0] * 8 + [5000 + 60 * step for step in range(8, 30)]
+    spooled = [1] * 8 + [0] * 22
+    fastest = oracle.replayed_per_second({**timeline, "delivered": at_once, "spooled": spooled})
+    assert fastest > 5000
+
+
 def test_a_secret_is_found_wherever_it_was_written(tmp_path: Path) -> None:
     """In any file of the folder, but for those where it belongs."""
     (tmp_path / "spool").mkdir()
@@ -125,7 +196,9 @@ def test_every_kind_of_record_is_in_order_when_nothing_happened_to_it(seed: int)
     """What the judge expects is what the program logs."""
     dice = random.Random(seed)
     call = CONTENTS["plain"].make("p0-0-7", dice)
-    assert CONTENTS["plain"].problem({"content": call.message}) is None
+    fields = {"threadName": threading.current_thread().name, **call.extras}
+    assert CONTENTS["plain"].problem({"content": call.message, **fields}) is None
+    assert CONTENTS["message only"].problem({"content": call.message}) is not None
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=60))

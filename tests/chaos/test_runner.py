@@ -21,7 +21,7 @@ from chaos.guardian import Guardian
 from chaos.performance import perform
 from chaos.result import Result
 from chaos.runner import run, write_results
-from chaos.scenario import Scenario
+from chaos.scenario import Fault, Scenario
 from chaos.setting import Setting, open_setting
 from chaos.stage import Stage
 
@@ -51,7 +51,7 @@ def setting() -> Iterator[Setting]:
         yield setting
 
 
-def scenario(fault: Nothing | Refused, **changes: object) -> Scenario:
+def scenario(fault: Fault, **changes: object) -> Scenario:
     """A short one."""
     named = Scenario("network/test", "Nothing is lost.", fault, seconds=0.5)
     return replace(named, **changes)  # type: ignore[arg-type]
@@ -75,6 +75,32 @@ def test_a_fault_that_did_not_happen_is_no_success(setting: Setting) -> None:
         assert result.logged > 100
         assert result.lost == result.duplicates == 0
         assert result.timeline["faults"] and max(result.timeline["logged"]) > 0
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A fault whose second part is looked for twice, and happens or does not."""
+
+    second: int
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        """Say what is seen."""
+        stage.saw("the first part")
+        stage.saw("the second part", 0)
+        stage.saw("the second part", self.second)
+
+
+@pytest.mark.parametrize("second", [0, 3])
+def test_a_part_of_a_fault_that_never_showed_is_no_success(second: int, setting: Setting) -> None:
+    """However often the other parts were seen."""
+    result = perform(scenario(InParts(second), felt="nothing"), 1, setting)
+    assert result.faults_injected == 1 + second
+    if second:
+        assert result.verdict == "green", result.violations
+        assert result.proofs == ["the first part", "the second part (3 times)"]
+    else:
+        assert "a part of the fault never showed: the second part" in result.violations
+        assert result.proofs == ["the first part"]
 
 
 def test_a_scenario_that_breaks_down_is_red_and_ends(setting: Setting) -> None:

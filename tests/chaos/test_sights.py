@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from chaos.faults import sights
-from chaos.faults.several import Several, Turn
+from chaos.faults.several import Several, Turn, UntilFelt
 from chaos.guardian import Guardian
 from chaos.stage import Stage, StageError
 from chaos.toxiproxy import start_standin
@@ -82,6 +85,73 @@ def test_nothing_is_seen_while_another_fault_has_the_server(stage: Stage) -> Non
     before = stage.faults_injected
     sights.Sight("anything", look).watch(stage, 0.1)
     assert stage.faults_injected == before
+
+
+@pytest.mark.parametrize(
+    ("looks", "seen"), [((True, True, False), 2), ((True, False), 0), ((True, None, None), 1)]
+)
+def test_what_must_be_seen_mostly_is_not_seen_now_and_then(
+    stage: Stage, looks: tuple[bool | None, ...], seen: int
+) -> None:
+    """A look of which nothing can be said is none."""
+    given = iter(looks)
+
+    def look(stage: Stage) -> bool:
+        found = next(given)
+        if found is None:
+            raise ConnectionRefusedError
+        return found
+
+    before = stage.faults_injected
+    sights.Sight("anything", look, mostly=True).watch(stage, 0.1 * len(looks) - 0.05)
+    assert stage.faults_injected - before == seen
+
+
+@pytest.mark.parametrize("latency", [0, 200])
+def test_a_slow_network_is_seen_to_be_slow(stage: Stage, latency: int) -> None:
+    """And a quick one is not."""
+    before = stage.faults_injected
+    with stage.proxy.toxic("latency", latency=latency):
+        sights.answer_is("slow").watch(stage, 0.5)
+    assert (stage.faults_injected > before) == bool(latency)
+
+
+def test_slowness_of_the_server_itself_is_not_the_networks(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine shows nothing of the proxy."""
+
+    def cli(*words: object, timeout: float = 5.0) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(stage.server, "cli", cli)
+    with stage.proxy.toxic("latency", latency=200), pytest.raises(TimeoutError):
+        sights.answer_is("slow").look(stage)
+
+
+class Felt:
+    """The first program feels the third strike."""
+
+    def __init__(self) -> None:
+        self.strikes = 0
+
+    def strike(self, stage: Stage, seconds: float) -> None:
+        self.strikes += 1
+
+    def samples(self) -> list[dict[str, object]]:
+        state = "down" if self.strikes > 2 else "up"
+        return [
+            {"at": time.monotonic(), "redis_state": state, "spooled": 0, "retries": 0, "already_applied": 0}
+        ]
+
+
+@pytest.mark.parametrize(("more_seconds", "strikes"), [(60.0, 3), (0.0, 1)])
+def test_a_fault_goes_on_until_it_is_felt_or_the_time_is_over(more_seconds: float, strikes: int) -> None:
+    """Never for ever."""
+    fault = Felt()
+    stage = cast("Stage", SimpleNamespace(application=fault))
+    UntilFelt(fault, "failed", more_seconds).strike(stage, 0.0)
+    assert fault.strikes == strikes
 
 
 @pytest.mark.parametrize("traces", [(1, 0), (0, 1)])
