@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from chaos.page._rows import Report, Row
 from chaos.page._summary import summarize
 
-_TITLES = ("group", "scenario", "fault", "logged", "lost", "doubled", "faults", "recovery", "verdict")
+_TITLES = ("scenario", "what must hold", "logged", "lost", "doubled", "faults", "recovery", "verdict")
 _FIGURES = {"logged", "lost", "doubled", "faults", "recovery"}
 
 
@@ -36,9 +36,8 @@ def _cells(row: Row) -> list[str]:
         _recovery(row),
     ]
     return [
-        plain(row.group),
         plain(row.scenario),
-        plain(row.fault),
+        plain(row.promise),
         *(figures if row.ran else [""] * len(figures)),
         row.verdict,
     ]

@@ -312,7 +312,7 @@ def test_the_markdown_table_of_a_run(tmp_path: Path) -> None:
     sample_run.write_run(
         tmp_path,
         [
-            sample_run.row(fault="a|b\n<c>"),
+            sample_run.row(promise="a|b\n<c>"),
             sample_run.row("server/empty_restart", lost=90, reported_lost=90),
             sample_run.row("disk/eio", **sample_run.nothing()),
         ],
@@ -325,9 +325,9 @@ def test_the_markdown_table_of_a_run(tmp_path: Path) -> None:
         "All 2 scenarios held, 1 did not run; 0 of 24,000 records lost, 0 doubled."
     )
     assert lines[2] == (
-        "| group | scenario | fault | logged | lost | doubled | faults | recovery | verdict |"
+        "| scenario | what must hold | logged | lost | doubled | faults | recovery | verdict |"
     )
-    assert lines[4] == (r"| network | network/lost-reply | a\|b \<c\> | 12,000 | 0 | 0 | 3 | 0.8 s | green |")
+    assert lines[4] == (r"| network/lost-reply | a\|b \<c\> | 12,000 | 0 | 0 | 3 | 0.8 s | green |")
     assert r"| server/empty\_restart |" in lines[5]
     assert "| 12,000 | 90, all reported | 0 |" in lines[5]
     assert lines[6].endswith("|  |  |  |  |  | not run |")
