@@ -245,7 +245,9 @@ def test_a_timeline_is_drawn_and_read(browser: Browser, page: Path) -> None:
 def test_hostile_text_does_nothing_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     """It is read as text, opened by its link and searched for like any other."""
     text = "</script></td><script>hacked = 1</script><img src=x onerror='hacked = 2'> & \"%41+"
-    hostile = sample_run.row(text, fault=text, proofs=[text], violations=[text], verdict="red", sink=text)
+    hostile = sample_run.row(
+        text, fault=text, promise=text, proofs=[text], violations=[text], verdict="red", sink=text
+    )
     browser.open(write_page(sample_run.write_run(tmp_path, [hostile, sample_run.row()])), "q=hacked")
     assert browser.ask("typeof hacked") == "undefined"
     assert browser.ask("document.querySelectorAll('img').length") == 0
